@@ -1,0 +1,71 @@
+// What a device has to offer: memory, copies, and the replay of a recorded list of ops. Three implement it: reference
+// (float64, the definition of every op), cpu and cuda. Backends never see each other.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "buffer.h"
+#include "error.h"
+#include "ops.h"
+
+namespace revnet {
+
+// Where a program's operands are. Built by the session once the plan has placed them.
+struct Memory {
+  std::vector<std::byte*> addresses;  // by operand id
+  std::vector<ElementType> types;     // by operand id
+  std::byte* workspace = nullptr;     // scratch of at least workspaceBytes(op), shared by all ops, undefined on entry
+
+  // Null for an absent operand.
+  template <class T>
+  T* at(Operand operand) const {
+    return operand ? reinterpret_cast<T*>(addresses[static_cast<size_t>(operand.id)]) : nullptr;
+  }
+  bool isFixed(Operand operand) const { return types[static_cast<size_t>(operand.id)] == ElementType::Fixed; }
+};
+
+// A program bound to its memory. Runs again and again with the same addresses; what changes between runs is in buffers.
+class Replay {
+ public:
+  virtual ~Replay() = default;
+  // Blocks until the program has run. Returns early, with buffers undefined, once `cancelled` is true.
+  virtual void run(const std::atomic<bool>& cancelled) = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // One line for people: the instruction set and threads, or the GPU.
+  virtual std::string description() const = 0;
+  virtual size_t elementBytes(ElementType type) const = 0;
+  // Fraction bits of a fixed-point stream.
+  virtual int fractionBits() const = 0;
+
+  // Memory aligned to kAlignment bytes, contents undefined. Throws Error ERR_OUT_OF_MEMORY.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* memory) noexcept = 0;
+  virtual void upload(void* to, const void* from, size_t bytes) = 0;
+  virtual void download(void* to, const void* from, size_t bytes) = 0;
+
+  // Scratch that one op needs while it runs.
+  virtual size_t workspaceBytes(const Op& op) const = 0;
+  // `ops` and `memory` outlive the replay.
+  virtual std::unique_ptr<Replay> record(const std::vector<Op>& ops, const Memory& memory) = 0;
+};
+
+// Every buffer starts on such a boundary: a cache line, and the widest vector.
+constexpr size_t kAlignment = 64;
+constexpr size_t alignUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+std::unique_ptr<Backend> makeReferenceBackend();
+// `threads` >= 1; `isa`: "auto", "avx512", "avx2" or "portable" (throws if this processor lacks it).
+std::unique_ptr<Backend> makeCpuBackend(int threads, const std::string& isa);
+// Throws Error ERR_DEVICE_UNAVAILABLE, saying why, where there is no CUDA device or this build has no CUDA.
+std::unique_ptr<Backend> makeCudaBackend(int device);
+
+}  // namespace revnet

@@ -1,0 +1,33 @@
+// The one description of a convolution, shared by op records, backends, tests and benchmarks.
+#pragma once
+
+#include <cstdint>
+
+namespace revnet {
+
+// Bounds that keep every element count inside int64: images or rows, and edges or channels.
+constexpr int kMaxRows = 1 << 22;
+constexpr int kMaxEdge = 1 << 13;
+constexpr int kMaxKernel = 15;
+constexpr int kMaxStride = 2;
+
+// x: [n][h][w][c]   weight: [kernel][kernel][c][k]   y: [n][outH][outW][k], no bias, padding kernel / 2 on every side.
+struct Convolution {
+  int n = 0, h = 0, w = 0, c = 0;
+  int k = 0;       // output channels
+  int kernel = 0;  // edge of the square kernel, odd
+  int stride = 0;
+
+  int padding() const { return kernel / 2; }
+  int outH() const { return (h + 2 * padding() - kernel) / stride + 1; }
+  int outW() const { return (w + 2 * padding() - kernel) / stride + 1; }
+  int taps() const { return kernel * kernel; }
+
+  int64_t inputElements() const { return int64_t{n} * h * w * c; }
+  int64_t outputElements() const { return int64_t{n} * outH() * outW() * k; }
+  int64_t weightElements() const { return int64_t{taps()} * c * k; }
+  // Multiplications and additions of one pass (forward, backward data and backward weights are equal).
+  int64_t flops() const { return 2 * outputElements() * taps() * c; }
+};
+
+}  // namespace revnet

@@ -1,0 +1,86 @@
+// A session owns one device, the buffers of one network on it, and the programs recorded for them. Not thread-safe: one
+// thread uses it at a time (native/binding gives each its own).
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "backend.h"
+#include "plan.h"
+
+namespace revnet {
+
+// Numbers on their way to or from JavaScript. A `real` buffer takes float or double and gives the backend's own; a `fixed`
+// one takes and gives doubles in the stream's units (exact: neither needs more than 53 bits).
+using HostArray = std::variant<std::vector<float>, std::vector<double>, std::vector<int32_t>, std::vector<uint8_t>>;
+
+struct MemoryReport {
+  std::array<size_t, kCategories> categories{};  // bytes by Category
+  size_t workspace = 0;
+  size_t total() const;
+};
+
+class Session {
+ public:
+  // `poison`: before each run, fill the arena and the workspace with 0xFF bytes (NaN), so that tests see uninitialised reads.
+  explicit Session(std::unique_ptr<Backend> backend, bool poison = false);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  const Backend& backend() const { return *backend_; }
+
+  // A buffer held until the session ends (or, with a parent, a view of one), zeroed. Returns its id.
+  // Throws ERR_INVALID_ARGUMENT, ERR_OUT_OF_MEMORY.
+  size_t addBuffer(const BufferSpec& spec);
+  // Checks, plans and keeps a program. Operand ids from the present number of session buffers on are
+  // `locals`, in order.
+  size_t addProgram(const std::vector<BufferSpec>& locals, std::vector<Op> ops);
+  size_t programs() const { return programs_.size(); }
+
+  struct Input {
+    size_t id;
+    HostArray values;
+  };
+  // Writes the inputs, runs, and returns the outputs (ids of session buffers or of the program's pinned buffers).
+  std::vector<HostArray> run(size_t program, const std::vector<Input>& inputs, const std::vector<size_t>& outputs,
+                             const std::atomic<bool>& cancelled);
+
+  // Session buffers between runs.
+  HostArray read(size_t id) const;
+  void write(size_t id, const HostArray& values);
+
+  // What has been allocated, as counted where it is allocated. The arena and the workspace are allocated by the first run.
+  MemoryReport allocated() const { return allocated_; }
+  // What the session will hold once `program` has run (the arena is as large as the largest program's that ran).
+  MemoryReport planned(size_t program) const;
+
+ private:
+  struct Program;
+  struct Allocation {
+    void* memory = nullptr;
+    size_t bytes = 0;
+  };
+
+  void fill(void* memory, size_t bytes, std::byte value);
+  void reserve(const Program& program);
+  void bind(Program& program);
+  void grow(Allocation& allocation, size_t bytes, size_t& counted);
+  HostArray download(const BufferSpec& spec, const std::byte* from) const;
+  void upload(const BufferSpec& spec, std::byte* to, const HostArray& values);
+
+  std::unique_ptr<Backend> backend_;
+  bool poison_;
+  std::vector<BufferSpec> buffers_;
+  std::vector<std::byte*> addresses_;  // of session buffers
+  std::vector<void*> owned_;
+  std::vector<std::unique_ptr<Program>> programs_;
+  Allocation arena_, workspace_;
+  MemoryReport allocated_;
+};
+
+}  // namespace revnet

@@ -1,0 +1,8 @@
+// All kernels for processors with AVX-512 (F, BW, DQ, VL).
+#define REVNET_ISA avx512
+#define REVNET_LANES 16
+#include "cpu/kernels/run.h"
+
+namespace revnet {
+const CpuKernels kAvx512Kernels{"avx512", REVNET_LANES, avx512::workspaceBytes, avx512::runOp};
+}

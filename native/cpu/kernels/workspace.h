@@ -1,0 +1,27 @@
+// Carves an op's scratch out of the shared workspace. The same layout code, run on a null base, says how much is needed.
+#pragma once
+
+#include <cstddef>
+
+#include "core/backend.h"
+
+namespace revnet::REVNET_ISA {
+
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+  // Undefined contents, aligned to kAlignment.
+  template <class T>
+  T* take(size_t count) {
+    std::byte* here = base_ ? base_ + used_ : nullptr;
+    used_ += alignUp(count * sizeof(T));
+    return reinterpret_cast<T*>(here);
+  }
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  size_t used_ = 0;
+};
+
+}  // namespace revnet::REVNET_ISA

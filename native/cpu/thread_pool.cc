@@ -1,0 +1,84 @@
+#include "thread_pool.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+
+namespace revnet {
+namespace {
+
+// A step is a chain of a few hundred jobs with microseconds between them: waking a sleeping thread each time would cost more
+// than the wait, so helpers poll for about 50 microseconds before they sleep.
+constexpr int kPolls = 2000;
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads) {
+  for (int thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+    generation_.fetch_add(1);
+  }
+  wake_.notify_all();
+  for (std::thread& helper : helpers_) helper.join();
+}
+
+void ThreadPool::run(int count, Function function, const void* context) {
+  if (helpers_.empty() || count <= 1) {
+    for (int index = 0; index < count; ++index) function(context, index, 0);
+    return;
+  }
+  function_ = function;
+  context_ = context;
+  count_ = count;
+  next_.store(0);
+  busy_.store(static_cast<int>(helpers_.size()));
+  generation_.fetch_add(1);
+  if (sleeping_.load() > 0) {
+    { const std::lock_guard lock(mutex_); }  // a helper between its last look and its sleep is waited for
+    wake_.notify_all();
+  }
+  take(0);
+  for (int polls = 0; busy_.load() > 0; ++polls) {
+    if (polls < kPolls) {
+      pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+void ThreadPool::take(int thread) {
+  for (int index = next_.fetch_add(1); index < count_; index = next_.fetch_add(1)) function_(context_, index, thread);
+}
+
+void ThreadPool::help(int thread) {
+  unsigned seen = 0;
+  for (;;) {
+    for (int polls = 0; polls < kPolls && generation_.load() == seen; ++polls) pause();
+    if (generation_.load() == seen) {
+      std::unique_lock lock(mutex_);
+      sleeping_.fetch_add(1);
+      wake_.wait(lock, [&] { return generation_.load() != seen; });
+      sleeping_.fetch_sub(1);
+    }
+    if (stop_) return;
+    ++seen;  // jobs do not overlap, so a helper never misses one
+    take(thread);
+    busy_.fetch_sub(1);
+  }
+}
+
+}  // namespace revnet

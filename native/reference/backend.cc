@@ -1,0 +1,68 @@
+// The reference backend: float64, one thread, plain loops. What the ops compute is defined in the files beside this one
+// (run.h lists them); the other backends are tested against it. Scratch comes from the heap, so no op asks for workspace.
+#include "core/backend.h"
+
+#include <cstring>
+#include <new>
+
+#include "run.h"
+
+namespace revnet {
+namespace reference {
+namespace {
+
+class ReferenceReplay final : public Replay {
+ public:
+  ReferenceReplay(const std::vector<Op>& ops, const Memory& memory) : ops_(ops), memory_(memory) {}
+
+  void run(const std::atomic<bool>& cancelled) override {
+    const Context context(memory_, cancelled);
+    try {
+      for (const Op& op : ops_) {
+        context.checkCancelled();
+        std::visit([&](const auto& record) { reference::run(context, record); }, op);
+      }
+    } catch (const Cancelled&) {
+    }
+  }
+
+ private:
+  const std::vector<Op>& ops_;
+  const Memory& memory_;
+};
+
+class ReferenceBackend final : public Backend {
+ public:
+  std::string description() const override { return "reference: float64, 1 thread"; }
+  int fractionBits() const override { return kFractionBits; }
+  size_t elementBytes(ElementType type) const override {
+    switch (type) {
+      case ElementType::Real: return sizeof(double);
+      case ElementType::Fixed: return sizeof(int64_t);
+      case ElementType::Index: return sizeof(int32_t);
+      case ElementType::Byte: break;
+    }
+    return sizeof(uint8_t);
+  }
+
+  void* allocate(size_t bytes) override {
+    void* memory = ::operator new(bytes, std::align_val_t{kAlignment}, std::nothrow);
+    if (!memory) throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes of memory");
+    return memory;
+  }
+  void release(void* memory) noexcept override { ::operator delete(memory, std::align_val_t{kAlignment}); }
+  void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+
+  size_t workspaceBytes(const Op&) const override { return 0; }
+  std::unique_ptr<Replay> record(const std::vector<Op>& ops, const Memory& memory) override {
+    return std::make_unique<ReferenceReplay>(ops, memory);
+  }
+};
+
+}  // namespace
+}  // namespace reference
+
+std::unique_ptr<Backend> makeReferenceBackend() { return std::make_unique<reference::ReferenceBackend>(); }
+
+}  // namespace revnet
