@@ -585,7 +585,9 @@ struct ReversibleForward {
   }
 
   static void requireInvertible(const ResidualFunction& f, const ResidualFunction& g) {
-    const auto shapes = [](const ResidualFunction& a) { return std::vector<int64_t>{a.first().n, a.first().h, a.first().w, a.first().c}; };
+    const auto shapes = [](const ResidualFunction& a) {
+      return std::vector<int64_t>{a.first().n, a.first().h, a.first().w, a.first().c};
+    };
     if (f.inputElements() != f.outputElements() || g.inputElements() != g.outputElements() || shapes(f) != shapes(g) ||
         f.layers.size() != g.layers.size() || f.first().c != f.last().k || g.first().c != g.last().k)
       throw invalid("a reversible block keeps its shape: F and G must map c channels to c at stride 1");

@@ -145,7 +145,8 @@ Plan planProgram(const std::vector<BufferSpec>& table, size_t firstLocal, std::v
         if (root < firstLocal) return;
         Lifetime& lifetime = lifetimes[root];
         if (lifetime.first < 0) {
-          if (access != Access::Write) throw invalid(std::string(name) + ": buffer '" + table[id].name + "' is read before it is written");
+          if (access != Access::Write)
+            throw invalid(std::string(name) + ": buffer '" + table[id].name + "' is read before it is written");
           lifetime.first = i;
         }
         lifetime.last = std::max(lifetime.last, i);

@@ -167,7 +167,8 @@ std::vector<T> toFixed(const std::vector<double>& values, int fractionBits, cons
   std::vector<T> fixed(values.size());
   for (size_t i = 0; i < values.size(); ++i) {
     // The range is +-512 whatever the step: 2^9.
-    if (!(std::abs(values[i]) < 512)) throw invalid("buffer '" + name + "': a fixed-point stream takes values between -512 and 512");
+    if (!(std::abs(values[i]) < 512))
+      throw invalid("buffer '" + name + "': a fixed-point stream takes values between -512 and 512");
     fixed[i] = static_cast<T>(std::llrint(std::ldexp(values[i], fractionBits)));
   }
   return fixed;
@@ -185,7 +186,8 @@ std::vector<double> fromFixed(const std::vector<T>& fixed, int fractionBits) {
 void Session::upload(const BufferSpec& spec, std::byte* to, const HostArray& values) {
   const size_t count = std::visit([](const auto& v) { return v.size(); }, values);
   if (count != static_cast<size_t>(spec.elements))
-    throw invalid("buffer '" + spec.name + "': expected " + std::to_string(spec.elements) + " values, got " + std::to_string(count));
+    throw invalid("buffer '" + spec.name + "': expected " + std::to_string(spec.elements) + " values, got " +
+                  std::to_string(count));
   const size_t elementBytes = backend_->elementBytes(spec.type);
   const auto send = [&](const auto& data) { backend_->upload(to, data.data(), data.size() * sizeof(data[0])); };
   const auto refuse = [&](const char* expected) { return invalid("buffer '" + spec.name + "': expected " + expected); };
@@ -224,10 +226,8 @@ HostArray Session::download(const BufferSpec& spec, const std::byte* from) const
     case ElementType::Fixed:
       if (elementBytes == 4) return fromFixed(fetch(std::vector<int32_t>(count)), backend_->fractionBits());
       return fromFixed(fetch(std::vector<int64_t>(count)), backend_->fractionBits());
-    case ElementType::Index:
-      return fetch(std::vector<int32_t>(count));
-    case ElementType::Byte:
-      break;
+    case ElementType::Index: return fetch(std::vector<int32_t>(count));
+    case ElementType::Byte: break;
   }
   return fetch(std::vector<uint8_t>(count));
 }

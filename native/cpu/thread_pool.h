@@ -23,7 +23,8 @@ class ThreadPool {
   // thread takes which index varies from run to run, so results must not depend on it.
   template <class Body>
   void parallelFor(int count, const Body& body) {
-    run(count, [](const void* context, int index, int thread) { (*static_cast<const Body*>(context))(index, thread); }, &body);
+    run(
+        count, [](const void* context, int index, int thread) { (*static_cast<const Body*>(context))(index, thread); }, &body);
   }
 
  private:

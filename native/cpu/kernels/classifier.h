@@ -6,7 +6,8 @@
 namespace revnet::REVNET_ISA {
 
 inline void run(const LinearForward& op, const Memory& memory, ThreadPool& pool) {
-  const float *x = memory.at<const float>(op.x), *weight = memory.at<const float>(op.weight), *bias = memory.at<const float>(op.bias);
+  const float *x = memory.at<const float>(op.x), *weight = memory.at<const float>(op.weight),
+              *bias = memory.at<const float>(op.bias);
   float* y = memory.at<float>(op.y);
   const auto in = static_cast<size_t>(op.in), out = static_cast<size_t>(op.out);
   pool.parallelFor(op.n, [&](int n, int) {
@@ -48,7 +49,8 @@ inline void run(const LinearBackward& op, const Memory& memory, ThreadPool& pool
 
 struct SoftmaxCrossEntropyLayout {
   double* losses;  // [n]
-  SoftmaxCrossEntropyLayout(const SoftmaxCrossEntropy& op, int, Carver& carver) : losses(carver.take<double>(static_cast<size_t>(op.n))) {}
+  SoftmaxCrossEntropyLayout(const SoftmaxCrossEntropy& op, int, Carver& carver)
+      : losses(carver.take<double>(static_cast<size_t>(op.n))) {}
 };
 
 inline void run(const SoftmaxCrossEntropy& op, const Memory& memory, ThreadPool& pool, SoftmaxCrossEntropyLayout& at) {

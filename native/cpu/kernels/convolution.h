@@ -1,25 +1,19 @@
 // Direct convolution of one padded image (image.h). The inner loop keeps P pixels x V vectors of output channels in
 // registers and walks over taps and input channels: each step loads V weight vectors and broadcasts P inputs for P * V
-// multiply-adds. P * V = 16 on AVX-512: twice what two pipes of four cycles need, and 10 loads for 16 multiply-adds.
+// multiply-adds (10 loads for 16 of them on AVX-512). 3x3 kernels at stride 1 go Winograd's way instead (winograd.h).
 //
 // Backward data is the same walk over dy with other weights: dx's pixels fall into stride x stride phases, and each phase is
 // a stride-1 correlation of dy with its own subset of the taps.
 #pragma once
 
+#include <optional>
+
 #include "core/convolution.h"
-#include "cpu/kernels/image.h"
-#include "cpu/kernels/workspace.h"
-#include "cpu/thread_pool.h"
+#include "cpu/kernels/winograd.h"
 
 namespace revnet::REVNET_ISA {
 
 constexpr int kMaxTaps = kMaxKernel * kMaxKernel;
-
-// Pixels that one tile of V vectors of output channels holds.
-template <int V>
-constexpr int tilePixels() {
-  return (kLanes == 16 ? 16 : 8) / V;
-}
 
 // A correlation: output channel vectors from taps at fixed distances. Weights are packed as
 //   [group of 2 (the last of 1 or 2) output vectors][input block][tap][input channel][group's vectors].
@@ -154,64 +148,97 @@ inline void packCorrelation(ThreadPool& pool, const Correlation& c, bool transpo
   pool.parallelFor(ceilDiv(c.outputVectors(), 2), [&](int group, int) { packGroup(c, 2 * group, transposed, weights, packed); });
 }
 
-// A convolution made ready for one op: its correlations (one forward, stride^2 backward) and their packed weights.
-struct ForwardPass {
-  Correlation correlation;
-  float* packed;
+// ---- A convolution made ready for one op: packed weights, and the way chosen --------------------------------------------
 
-  ForwardPass(const Convolution& conv, Carver& carver)
-      : correlation(forwardCorrelation(conv)), packed(carver.take<float>(correlation.packedFloats())) {}
-  void pack(ThreadPool& pool, const float* weights) { packCorrelation(pool, correlation, false, weights, packed); }
+// What one thread works in.
+struct Scratch {
+  float* image;      // a padded image of a layer's input (inputImage)
+  float* gradient;   // a padded image of its output's gradient (gradientImage)
+  float* row;        // rows of a result, in whole vectors (rowFloats)
+  float* transform;  // Winograd's tiles (transformFloats)
 };
 
-struct BackwardPass {
-  int phases;  // stride^2, by row phase, then column phase
-  Correlation correlation[kMaxStride * kMaxStride];
-  float* packed[kMaxStride * kMaxStride];
-
-  BackwardPass(const Convolution& conv, Carver& carver) : phases(conv.stride * conv.stride) {
-    for (int i = 0; i < phases; ++i) {
-      correlation[i] = backwardCorrelation(conv, i / conv.stride, i % conv.stride);
-      packed[i] = carver.take<float>(correlation[i].packedFloats());
-    }
-  }
-  void pack(ThreadPool& pool, const float* weights) {
-    for (int i = 0; i < phases; ++i) packCorrelation(pool, correlation[i], true, weights, packed[i]);
-  }
-};
-
-// Floats of a row buffer: one row of x or y in whole vectors.
 inline size_t rowFloats(const Convolution& conv) {
   const int forward = conv.outW() * roundUp(conv.k, kLanes), backward = conv.w * roundUp(conv.c, kLanes);
-  return static_cast<size_t>(maxOf(forward, backward));
+  return static_cast<size_t>(maxOf(forward, backward)) * (usesWinograd(conv) ? 2 : 1);
 }
+inline size_t transformFloats(const Convolution& conv) { return usesWinograd(conv) ? winogradScratchFloats(conv) : 0; }
 
-// Calls each(y, row) for the rows of the output, top to bottom; row: [outW][whole vectors of k], which is `rowBuffer`.
-template <class Each>
-inline void forwardImage(const Convolution& conv, const ForwardPass& pass, const float* image, float* rowBuffer, const Each& each) {
-  const PaddedImage g = inputImage(conv);
-  const size_t pixelStride = static_cast<size_t>(roundUp(conv.k, kLanes));
-  for (int y = 0; y < conv.outH(); ++y) {
-    const float* in = image + static_cast<size_t>(y * conv.stride) * g.rowStride();
-    correlateRow(in, g.blockStride(), pass.correlation, pass.packed, rowBuffer, pixelStride, conv.outW());
-    each(y, rowBuffer);
-  }
-}
-
-// Calls each(y, row) for the rows of dx, top to bottom; row: [w][whole vectors of c], which is `rowBuffer`.
-template <class Each>
-inline void backwardImage(const Convolution& conv, const BackwardPass& pass, const float* image, float* rowBuffer, const Each& each) {
-  const PaddedImage g = gradientImage(conv);
-  const size_t pixelStride = static_cast<size_t>(roundUp(conv.c, kLanes));
-  for (int y = 0; y < conv.h; ++y) {
-    const float* in = image + static_cast<size_t>(y / conv.stride) * g.rowStride();
-    for (int phase = 0; phase < conv.stride; ++phase) {
-      const int i = y % conv.stride * conv.stride + phase;
-      correlateRow(in, g.blockStride(), pass.correlation[i], pass.packed[i], rowBuffer + static_cast<size_t>(phase) * pixelStride,
-                   pixelStride * static_cast<size_t>(conv.stride), ceilDiv(conv.w - phase, conv.stride));
+class ForwardPass {
+ public:
+  ForwardPass(const Convolution& conv, Carver& carver) : conv_(conv) {
+    if (usesWinograd(conv)) {
+      winograd_.emplace(conv, false, carver);
+    } else {
+      direct_ = forwardCorrelation(conv);
+      packed_ = carver.take<float>(direct_.packedFloats());
     }
-    each(y, rowBuffer);
   }
-}
+
+  void pack(ThreadPool& pool, const float* weights) const {
+    winograd_ ? winograd_->pack(pool, weights) : packCorrelation(pool, direct_, false, weights, packed_);
+  }
+
+  // Reads scratch.image. Calls each(y, row) for the rows of the output, top to bottom; row: [outW][whole vectors of k].
+  template <class Each>
+  void run(const Scratch& scratch, const Each& each) const {
+    const PaddedImage g = inputImage(conv_);
+    if (winograd_) return winogradImage(*winograd_, scratch.image, g, scratch.transform, scratch.row, each);
+    const size_t pixelStride = static_cast<size_t>(roundUp(conv_.k, kLanes));
+    for (int y = 0; y < conv_.outH(); ++y) {
+      const float* in = scratch.image + static_cast<size_t>(y * conv_.stride) * g.rowStride();
+      correlateRow(in, g.blockStride(), direct_, packed_, scratch.row, pixelStride, conv_.outW());
+      each(y, scratch.row);
+    }
+  }
+
+ private:
+  Convolution conv_;
+  std::optional<WinogradPass> winograd_;
+  Correlation direct_{};
+  float* packed_ = nullptr;
+};
+
+class BackwardPass {
+ public:
+  BackwardPass(const Convolution& conv, Carver& carver) : conv_(conv) {
+    if (usesWinograd(conv)) {
+      winograd_.emplace(conv, true, carver);
+      return;
+    }
+    for (int i = 0; i < conv.stride * conv.stride; ++i) {
+      phases_[i] = backwardCorrelation(conv, i / conv.stride, i % conv.stride);
+      packed_[i] = carver.take<float>(phases_[i].packedFloats());
+    }
+  }
+
+  void pack(ThreadPool& pool, const float* weights) const {
+    if (winograd_) return winograd_->pack(pool, weights);
+    for (int i = 0; i < conv_.stride * conv_.stride; ++i) packCorrelation(pool, phases_[i], true, weights, packed_[i]);
+  }
+
+  // Reads scratch.gradient. Calls each(y, row) for the rows of dx, top to bottom; row: [w][whole vectors of c].
+  template <class Each>
+  void run(const Scratch& scratch, const Each& each) const {
+    const PaddedImage g = gradientImage(conv_);
+    if (winograd_) return winogradImage(*winograd_, scratch.gradient, g, scratch.transform, scratch.row, each);
+    const size_t pixelStride = static_cast<size_t>(roundUp(conv_.c, kLanes));
+    for (int y = 0; y < conv_.h; ++y) {
+      const float* in = scratch.gradient + static_cast<size_t>(y / conv_.stride) * g.rowStride();
+      for (int phase = 0; phase < conv_.stride; ++phase) {
+        const int i = y % conv_.stride * conv_.stride + phase;
+        correlateRow(in, g.blockStride(), phases_[i], packed_[i], scratch.row + static_cast<size_t>(phase) * pixelStride,
+                     pixelStride * static_cast<size_t>(conv_.stride), ceilDiv(conv_.w - phase, conv_.stride));
+      }
+      each(y, scratch.row);
+    }
+  }
+
+ private:
+  Convolution conv_;
+  std::optional<WinogradPass> winograd_;
+  Correlation phases_[kMaxStride * kMaxStride]{};  // by row phase, then column phase
+  float* packed_[kMaxStride * kMaxStride]{};
+};
 
 }  // namespace revnet::REVNET_ISA

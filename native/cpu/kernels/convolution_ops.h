@@ -25,10 +25,11 @@ inline void run(const ConvolutionForward& op, const Memory& memory, ThreadPool& 
   std::atomic<int64_t> outOfRange{0};
 
   pool.parallelFor(conv.n, [&](int n, int thread) {
-    fillInput(at.scratch.image(thread), conv, memory, op.x, op.norm ? &at.norm : nullptr, n);
+    const Scratch scratch = at.scratch.of(thread);
+    fillInput(scratch.image, conv, memory, op.x, op.norm ? &at.norm : nullptr, n);
     if (sums) sums->clear(n);
     int64_t left = 0;
-    forwardImage(conv, at.pass, at.scratch.image(thread), at.scratch.row(thread), [&](int y, const float* row) {
+    at.pass.run(scratch, [&](int y, const float* row) {
       const StreamSum sum{row, conv.outW(), conv.k, 1.0f};
       const size_t to = outputRow(conv, n, y);
       if (memory.isFixed(op.y)) {
@@ -57,10 +58,12 @@ inline void run(const ConvolutionBackwardData& op, const Memory& memory, ThreadP
   const Convolution& conv = op.convolution;
   at.pass.pack(pool, memory.at<float>(op.weight));
   pool.parallelFor(conv.n, [&](int n, int thread) {
-    float* image = at.scratch.gradient(thread);
-    fillImage(image, gradientImage(conv), Plain<float>{memory.at<float>(op.dy)}, static_cast<size_t>(n) * outputPixels(conv));
-    backwardImage(conv, at.pass, image, at.scratch.row(thread),
-                  [&](int y, const float* row) { storeRow(row, conv.w, conv.c, memory.at<float>(op.dx) + inputRow(conv, n, y), nullptr, n); });
+    const Scratch scratch = at.scratch.of(thread);
+    fillImage(scratch.gradient, gradientImage(conv), Plain<float>{memory.at<float>(op.dy)},
+              static_cast<size_t>(n) * outputPixels(conv));
+    at.pass.run(scratch, [&](int y, const float* row) {
+      storeRow(row, conv.w, conv.c, memory.at<float>(op.dx) + inputRow(conv, n, y), nullptr, n);
+    });
   });
 }
 
@@ -68,21 +71,24 @@ struct ConvolutionBackwardWeightsLayout {
   ChannelNorm norm;
   ThreadScratch scratch;
   float* partials;
-  ConvolutionBackwardWeightsLayout(const ConvolutionBackwardWeights& op, int threads, Carver& carver) : norm(op.convolution.c, carver) {
+  ConvolutionBackwardWeightsLayout(const ConvolutionBackwardWeights& op, int threads, Carver& carver)
+      : norm(op.convolution.c, carver) {
     scratch.cover(op.convolution);
     scratch.carve(carver, threads);
     partials = carver.take<float>(partialFloats(op.convolution) * static_cast<size_t>(chunkCount(op.convolution.n)));
   }
 };
 
-inline void run(const ConvolutionBackwardWeights& op, const Memory& memory, ThreadPool& pool, ConvolutionBackwardWeightsLayout& at) {
+inline void run(const ConvolutionBackwardWeights& op, const Memory& memory, ThreadPool& pool,
+                ConvolutionBackwardWeightsLayout& at) {
   const Convolution& conv = op.convolution;
   if (op.norm) at.norm.set(op.norm, memory, stepOf(memory, op.x));
   forEachChunk(pool, conv, at.partials, [&](int n, int thread, float* partial) {
-    fillInput(at.scratch.image(thread), conv, memory, op.x, op.norm ? &at.norm : nullptr, n);
-    fillImage(at.scratch.gradient(thread), gradientImage(conv), Plain<float>{memory.at<float>(op.dy)},
+    const Scratch scratch = at.scratch.of(thread);
+    fillInput(scratch.image, conv, memory, op.x, op.norm ? &at.norm : nullptr, n);
+    fillImage(scratch.gradient, gradientImage(conv), Plain<float>{memory.at<float>(op.dy)},
               static_cast<size_t>(n) * outputPixels(conv));
-    accumulateWeightsGradient(conv, at.scratch.image(thread), at.scratch.gradient(thread), partial);
+    accumulateWeightsGradient(conv, scratch, partial);
   });
   sumPartials(pool, conv, at.partials, chunkCount(conv.n), memory.at<float>(op.weightGradient));
 }

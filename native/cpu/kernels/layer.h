@@ -11,35 +11,40 @@
 
 namespace revnet::REVNET_ISA {
 
-// What one thread works in: a padded image of a layer's input, one of its output's gradient, and a row.
-struct ThreadScratch {
-  size_t imageFloats = 0, gradientFloats = 0, rowFloats = 0;
-  float* base = nullptr;
-
+// Every thread's Scratch, large enough for the convolutions it covers.
+class ThreadScratch {
+ public:
   void cover(const Convolution& conv) {
-    imageFloats = std::max(imageFloats, inputImage(conv).floats());
-    gradientFloats = std::max(gradientFloats, gradientImage(conv).floats());
-    rowFloats = std::max(rowFloats, REVNET_ISA::rowFloats(conv));
+    image_ = std::max(image_, inputImage(conv).floats());
+    gradient_ = std::max(gradient_, gradientImage(conv).floats());
+    row_ = std::max(row_, rowFloats(conv));
+    transform_ = std::max(transform_, transformFloats(conv));
   }
   void carve(Carver& carver, int threads) {
-    imageFloats = alignUp(imageFloats * sizeof(float)) / sizeof(float);
-    gradientFloats = alignUp(gradientFloats * sizeof(float)) / sizeof(float);
-    rowFloats = alignUp(rowFloats * sizeof(float)) / sizeof(float);
-    base = carver.take<float>((imageFloats + gradientFloats + rowFloats) * static_cast<size_t>(threads));
+    for (size_t* floats : {&image_, &gradient_, &row_, &transform_}) *floats = alignUp(*floats * sizeof(float)) / sizeof(float);
+    base_ = carver.take<float>(perThread() * static_cast<size_t>(threads));
   }
-  float* image(int thread) const { return base + (imageFloats + gradientFloats + rowFloats) * static_cast<size_t>(thread); }
-  float* gradient(int thread) const { return image(thread) + imageFloats; }
-  float* row(int thread) const { return gradient(thread) + gradientFloats; }
+  Scratch of(int thread) const {
+    float* image = base_ + perThread() * static_cast<size_t>(thread);
+    return {image, image + image_, image + image_ + gradient_, image + image_ + gradient_ + row_};
+  }
+
+ private:
+  size_t perThread() const { return image_ + gradient_ + row_ + transform_; }
+  size_t image_ = 0, gradient_ = 0, row_ = 0, transform_ = 0;
+  float* base_ = nullptr;
 };
 
 inline size_t inputPixels(const Convolution& conv) { return static_cast<size_t>(conv.h) * static_cast<size_t>(conv.w); }
 inline size_t outputPixels(const Convolution& conv) { return static_cast<size_t>(conv.outH()) * static_cast<size_t>(conv.outW()); }
 // Element index of row y of image n of the output.
 inline size_t outputRow(const Convolution& conv, int n, int y) {
-  return (static_cast<size_t>(n) * outputPixels(conv) + static_cast<size_t>(y) * static_cast<size_t>(conv.outW())) * static_cast<size_t>(conv.k);
+  return (static_cast<size_t>(n) * outputPixels(conv) + static_cast<size_t>(y) * static_cast<size_t>(conv.outW())) *
+         static_cast<size_t>(conv.k);
 }
 inline size_t inputRow(const Convolution& conv, int n, int y) {
-  return (static_cast<size_t>(n) * inputPixels(conv) + static_cast<size_t>(y) * static_cast<size_t>(conv.w)) * static_cast<size_t>(conv.c);
+  return (static_cast<size_t>(n) * inputPixels(conv) + static_cast<size_t>(y) * static_cast<size_t>(conv.w)) *
+         static_cast<size_t>(conv.c);
 }
 
 // Calls body(x) with x as a pointer to its elements' type.
@@ -67,12 +72,13 @@ inline float stepOf(const Memory& memory, Operand x) { return memory.isFixed(x) 
 // dz = dOutput masked by ReLU for one row of a layer's input, written, and summed with x^ for the norm's gradient.
 // `image`: the padded input (positive exactly where ReLU let the value through).
 template <class T>
-inline void maskRow(const float* row, const float* image, const PaddedImage& g, int y, const T* x, const ChannelNorm& norm, float* dz,
-                    const ImageSums& sums, int n) {
+inline void maskRow(const float* row, const float* image, const PaddedImage& g, int y, const T* x, const ChannelNorm& norm,
+                    float* dz, const ImageSums& sums, int n) {
   const size_t stride = static_cast<size_t>(norm.padded);
   forEachBlock(g.c, [&](int block, int count, auto kind) {
     const float* from = row + block * kLanes;
-    const float* active = image + static_cast<size_t>(block) * g.blockStride() + g.origin() + static_cast<size_t>(y) * g.rowStride();
+    const float* active =
+        image + static_cast<size_t>(block) * g.blockStride() + g.origin() + static_cast<size_t>(y) * g.rowStride();
     const Vec inverse = load(norm.inverse + block * kLanes), center = load(norm.center + block * kLanes);
     Vec sum{}, products{};
     for (int p = 0; p < g.w; ++p, from += stride, active += kLanes) {

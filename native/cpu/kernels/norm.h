@@ -24,7 +24,8 @@ struct ChannelNorm {
   }
 
   void set(const Norm& norm, const Memory& memory, float step) {
-    const float *statistics = memory.at<float>(norm.statistics), *gamma = memory.at<float>(norm.gamma), *beta = memory.at<float>(norm.beta);
+    const float *statistics = memory.at<float>(norm.statistics), *gamma = memory.at<float>(norm.gamma),
+                *beta = memory.at<float>(norm.beta);
     for (int i = 0; i < padded + kLanes; ++i) {
       const bool real = i < c;
       const double mean = real ? statistics[i] : 0;
@@ -44,7 +45,9 @@ struct ImageSums {
   double* sums;
 
   ImageSums(int n, int channels, Carver& carver)
-      : c(channels), padded(roundUp(channels, kLanes)), sums(carver.take<double>(static_cast<size_t>(n) * 2 * static_cast<size_t>(padded))) {}
+      : c(channels),
+        padded(roundUp(channels, kLanes)),
+        sums(carver.take<double>(static_cast<size_t>(n) * 2 * static_cast<size_t>(padded))) {}
   double* image(int n) const { return sums + static_cast<size_t>(n) * 2 * static_cast<size_t>(padded); }
   void clear(int n) const { std::memset(image(n), 0, 2 * static_cast<size_t>(padded) * sizeof(double)); }
 
@@ -85,7 +88,8 @@ struct NormGradientVectors {
   }
 
   // `sums`: of dz and dz * x^. Also writes the gradients of gamma and beta.
-  void set(const ImageSums& sums, int images, double count, const Norm& norm, const NormGradient& gradient, const Memory& memory, float step) {
+  void set(const ImageSums& sums, int images, double count, const Norm& norm, const NormGradient& gradient, const Memory& memory,
+           float step) {
     const float *statistics = memory.at<float>(norm.statistics), *gamma = memory.at<float>(norm.gamma);
     float *dGamma = memory.at<float>(gradient.gamma), *dBeta = memory.at<float>(gradient.beta);
     for (int i = 0; i < padded + kLanes; ++i) {

@@ -109,9 +109,15 @@ inline void run(const BatchNormReluBackward& op, const Memory& memory, ThreadPoo
   at.norm.set(op.norm, memory, 1.0f);
   const auto forEachPart = [&](int n, const auto& body) {
     for (int part = 0; part < parts; ++part) {
-      const NormReluGradient<float> gradient{memory.at<const float>(op.x), memory.at<float>(op.dx), pixels, static_cast<size_t>(extent.c),
-                                             part * width, width, at.norm};
-      const float* dy = memory.at<const float>(op.dy[static_cast<size_t>(part)]) + static_cast<size_t>(n) * pixels * static_cast<size_t>(width);
+      const NormReluGradient<float> gradient{memory.at<const float>(op.x),
+                                             memory.at<float>(op.dx),
+                                             pixels,
+                                             static_cast<size_t>(extent.c),
+                                             part * width,
+                                             width,
+                                             at.norm};
+      const float* dy =
+          memory.at<const float>(op.dy[static_cast<size_t>(part)]) + static_cast<size_t>(n) * pixels * static_cast<size_t>(width);
       body(gradient, [=](int, size_t pixel, int block, int count, auto kind) {
         return kind.load(dy + pixel * static_cast<size_t>(width) + block * kLanes, count);
       });

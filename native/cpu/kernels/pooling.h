@@ -22,8 +22,10 @@ inline void run(const ShortcutForward& op, const Memory& memory, ThreadPool& poo
             Vec sum{};
             for (int i = 0; i < stride; ++i)
               for (int j = 0; j < stride; ++j) {
-                const size_t pixel = (static_cast<size_t>(n) * static_cast<size_t>(extent.h) + static_cast<size_t>(row * stride + i)) *
-                                         static_cast<size_t>(extent.w) + static_cast<size_t>(column * stride + j);
+                const size_t pixel =
+                    (static_cast<size_t>(n) * static_cast<size_t>(extent.h) + static_cast<size_t>(row * stride + i)) *
+                        static_cast<size_t>(extent.w) +
+                    static_cast<size_t>(column * stride + j);
                 sum += toFloat(kind.load(x + pixel * c + block * kLanes, count));
               }
             storeStream(kind, to + side + block * kLanes, sum * share, count);
@@ -45,11 +47,14 @@ inline void run(const ShortcutBackward& op, const Memory& memory, ThreadPool& po
     for (int row = 0; row < extent.h; ++row)
       for (int column = 0; column < extent.w; ++column) {
         const size_t pixel =
-            (static_cast<size_t>(n) * static_cast<size_t>(extent.h) + static_cast<size_t>(row)) * static_cast<size_t>(extent.w) + static_cast<size_t>(column);
+            (static_cast<size_t>(n) * static_cast<size_t>(extent.h) + static_cast<size_t>(row)) * static_cast<size_t>(extent.w) +
+            static_cast<size_t>(column);
         const size_t out =
-            (static_cast<size_t>(n) * static_cast<size_t>(outH) + static_cast<size_t>(row / stride)) * static_cast<size_t>(outW) + static_cast<size_t>(column / stride);
+            (static_cast<size_t>(n) * static_cast<size_t>(outH) + static_cast<size_t>(row / stride)) * static_cast<size_t>(outW) +
+            static_cast<size_t>(column / stride);
         forEachBlock(extent.c, [&](int block, int count, auto kind) {
-          kind.store(dx + pixel * c + block * kLanes, kind.load(dy + out * k + static_cast<size_t>(side + block * kLanes), count) * share, count);
+          kind.store(dx + pixel * c + block * kLanes,
+                     kind.load(dy + out * k + static_cast<size_t>(side + block * kLanes), count) * share, count);
         });
       }
   });
@@ -81,7 +86,8 @@ inline void run(const MaxPoolForward& op, const Memory& memory, ThreadPool& pool
             for (int tap = 0; tap < 9; ++tap) {
               const int inRow = 2 * row - 1 + tap / 3, inColumn = 2 * column - 1 + tap % 3;
               if (inRow < 0 || inRow >= extent.h || inColumn < 0 || inColumn >= extent.w) continue;
-              const size_t pixel = (static_cast<size_t>(n) * static_cast<size_t>(extent.h) + static_cast<size_t>(inRow)) * static_cast<size_t>(extent.w) +
+              const size_t pixel = (static_cast<size_t>(n) * static_cast<size_t>(extent.h) + static_cast<size_t>(inRow)) *
+                                       static_cast<size_t>(extent.w) +
                                    static_cast<size_t>(inColumn);
               const Vec value = source.read(pixel * c, block, count, kind);
               which = value > best ? IntVec{} + tap : which;
@@ -109,14 +115,16 @@ inline void run(const MaxPoolBackward& op, const Memory& memory, ThreadPool& poo
     std::memset(image, 0, static_cast<size_t>(extent.h) * static_cast<size_t>(extent.w) * c * sizeof(float));
     for (int row = 0; row < outH; ++row)
       for (int column = 0; column < outW; ++column) {
-        const size_t out = (static_cast<size_t>(n) * static_cast<size_t>(outH) + static_cast<size_t>(row)) * static_cast<size_t>(outW) + static_cast<size_t>(column);
+        const size_t out =
+            (static_cast<size_t>(n) * static_cast<size_t>(outH) + static_cast<size_t>(row)) * static_cast<size_t>(outW) +
+            static_cast<size_t>(column);
         for (int channel = 0; channel < extent.c; ++channel) {
           const int tap = argmax[out * c + static_cast<size_t>(channel)];
           const int inRow = 2 * row - 1 + tap / 3, inColumn = 2 * column - 1 + tap % 3;
           if (tap > 8 || inRow < 0 || inRow >= extent.h || inColumn < 0 || inColumn >= extent.w) continue;
           const float* dy = memory.at<const float>(op.dy[static_cast<size_t>(channel / width)]);
-          image[(static_cast<size_t>(inRow) * static_cast<size_t>(extent.w) + static_cast<size_t>(inColumn)) * c + static_cast<size_t>(channel)] +=
-              dy[out * static_cast<size_t>(width) + static_cast<size_t>(channel % width)];
+          image[(static_cast<size_t>(inRow) * static_cast<size_t>(extent.w) + static_cast<size_t>(inColumn)) * c +
+                static_cast<size_t>(channel)] += dy[out * static_cast<size_t>(width) + static_cast<size_t>(channel % width)];
         }
       }
   });

@@ -38,42 +38,44 @@ class ForwardFunction {
     for (size_t i = 0; i < depth(); ++i) setNorm(i, memory);
   }
 
-  void fill(size_t i, const Memory& memory, float* image, int n) const { fillInput(image, convolution(i), memory, input(i), norm(i), n); }
+  void fill(size_t i, const Memory& memory, float* image, int n) const {
+    fillInput(image, convolution(i), memory, input(i), norm(i), n);
+  }
 
   // One layer of one image, from its filled input. The last layer's rows go to lastRow(y, row), the others' to their hidden
   // tensor (and, if asked, their sums to outputSums).
   template <class LastRow>
-  void computeLayer(size_t i, const Memory& memory, const float* image, float* rowBuffer, int n, bool withSums, const LastRow& lastRow) const {
+  void computeLayer(size_t i, const Memory& memory, const Scratch& scratch, int n, bool withSums, const LastRow& lastRow) const {
     const Layer& layer = layers_[i];
     const Convolution& conv = layer.record.convolution;
     if (withSums) layer.outputSums.clear(n);
-    if (i + 1 == depth()) return forwardImage(conv, layer.pass, image, rowBuffer, lastRow);
+    if (i + 1 == depth()) return layer.pass.run(scratch, lastRow);
     float* hidden = memory.at<float>(hidden_[i]);
-    forwardImage(conv, layer.pass, image, rowBuffer, [&](int y, const float* row) {
+    layer.pass.run(scratch, [&](int y, const float* row) {
       storeRow(row, conv.outW(), conv.k, hidden + outputRow(conv, n, y), withSums ? &layer.outputSums : nullptr, n);
     });
   }
 
-  // All layers of one image, with given statistics. `image` is left holding the last layer's input.
+  // All layers of one image, with given statistics. scratch.image is left holding the last layer's input.
   template <class LastRow>
-  void computeImage(const Memory& memory, float* image, float* rowBuffer, int n, bool sumsOfLast, const LastRow& lastRow) const {
+  void computeImage(const Memory& memory, const Scratch& scratch, int n, bool sumsOfLast, const LastRow& lastRow) const {
     for (size_t i = 0; i < depth(); ++i) {
-      fill(i, memory, image, n);
-      computeLayer(i, memory, image, rowBuffer, n, sumsOfLast && i + 1 == depth(), lastRow);
+      fill(i, memory, scratch.image, n);
+      computeLayer(i, memory, scratch, n, sumsOfLast && i + 1 == depth(), lastRow);
     }
   }
 
   // All layers of the batch, computing the statistics of the hidden tensors on the way. lastRow(n, y, row).
   template <class LastRow>
-  void computeBatch(const Memory& memory, ThreadPool& pool, const ThreadScratch& scratch, bool sumsOfLast, const LastRow& lastRow) {
+  void computeBatch(const Memory& memory, ThreadPool& pool, const ThreadScratch& threads, bool sumsOfLast, const LastRow& lastRow) {
     for (size_t i = 0; i < depth(); ++i) {
       const Convolution& conv = convolution(i);
       const bool last = i + 1 == depth();
       setNorm(i, memory);
       pool.parallelFor(conv.n, [&](int n, int thread) {
-        fill(i, memory, scratch.image(thread), n);
-        computeLayer(i, memory, scratch.image(thread), scratch.row(thread), n, sumsOfLast || !last,
-                     [&](int y, const float* row) { lastRow(n, y, row); });
+        const Scratch scratch = threads.of(thread);
+        fill(i, memory, scratch.image, n);
+        computeLayer(i, memory, scratch, n, sumsOfLast || !last, [&](int y, const float* row) { lastRow(n, y, row); });
       });
       if (!last)
         layers_[i].outputSums.writeStatistics(conv.n, static_cast<double>(conv.n) * static_cast<double>(outputPixels(conv)),
@@ -94,8 +96,8 @@ class ForwardFunction {
 };
 
 // y = base + sign * q(row) for one row of a residual function's output. Returns the elements that left the range.
-inline int64_t addToStream(const Memory& memory, const Convolution& conv, Operand base, Operand y, float sign, const float* row, int n,
-                           int rowIndex, const ImageSums* sums) {
+inline int64_t addToStream(const Memory& memory, const Convolution& conv, Operand base, Operand y, float sign, const float* row,
+                           int n, int rowIndex, const ImageSums* sums) {
   const StreamSum sum{row, conv.outW(), conv.k, sign};
   const size_t at = outputRow(conv, n, rowIndex);
   if (memory.isFixed(y)) return sum.apply(memory.at<const int32_t>(base) + at, memory.at<int32_t>(y) + at, sums, n);
@@ -141,7 +143,7 @@ inline void runResidual(const ResidualTask& task, float sign, const Memory& memo
   } else {
     at.forward.setNorms(memory);
     pool.parallelFor(last.n, [&](int n, int thread) {
-      at.forward.computeImage(memory, at.scratch.image(thread), at.scratch.row(thread), n, sums != nullptr,
+      at.forward.computeImage(memory, at.scratch.of(thread), n, sums != nullptr,
                               [&](int y, const float* row) { finishRow(n, y, row); });
     });
   }
@@ -174,7 +176,8 @@ struct ResidualGradientTask {
   Operand x;
   const Hidden& hidden;
   Operand dy, dx;
-  Operand reconstruct;  // a stream: recompute the hidden tensors and subtract q(F(x)) from it. Absent: hidden is as forward left it.
+  Operand
+      reconstruct;  // a stream: recompute the hidden tensors and subtract q(F(x)) from it. Absent: hidden is as forward left it.
 };
 
 struct ResidualBackwardLayout {
@@ -209,7 +212,8 @@ struct ResidualBackwardLayout {
 };
 
 // dx += slope * dz + tilt * x + offset: the last step through the first layer's norm.
-inline void addNormGradient(const ResidualGradientTask& task, const ResidualBackwardLayout& at, const Memory& memory, ThreadPool& pool) {
+inline void addNormGradient(const ResidualGradientTask& task, const ResidualBackwardLayout& at, const Memory& memory,
+                            ThreadPool& pool) {
   const Convolution& conv = task.function.first();
   const NormGradientVectors& vectors = at.layers.front().vectors;
   const size_t image = inputPixels(conv) * static_cast<size_t>(conv.c);
@@ -217,7 +221,8 @@ inline void addNormGradient(const ResidualGradientTask& task, const ResidualBack
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(x)>>;
     pool.parallelFor(conv.n, [&](int n, int) {
       const size_t first = static_cast<size_t>(n) * image;
-      const NormGradientOf<T> source{at.dz, static_cast<size_t>(n) * at.dzStride - first, x, vectors.slope, vectors.tilt, vectors.offset};
+      const NormGradientOf<T> source{at.dz,         static_cast<size_t>(n) * at.dzStride - first, x, vectors.slope, vectors.tilt,
+                                     vectors.offset};
       float* dx = memory.at<float>(task.dx);
       forEachBlock(conv.c, [&](int block, int count, auto kind) {
         for (size_t p = first; p < first + image; p += static_cast<size_t>(conv.c)) {
@@ -243,31 +248,32 @@ inline void runResidualGradient(const ResidualGradientTask& task, const Memory& 
     layer.pass.pack(pool, memory.at<float>(record.weight));
 
     forEachChunk(pool, conv, at.partials, [&](int n, int thread, float* partial) {
-      float *image = at.scratch.image(thread), *gradient = at.scratch.gradient(thread), *rowBuffer = at.scratch.row(thread);
+      const Scratch scratch = at.scratch.of(thread);
       const size_t firstOutput = static_cast<size_t>(n) * outputPixels(conv);
 
       if (i + 1 == depth && task.reconstruct) {
-        at.forward.computeImage(memory, image, rowBuffer, n, false, [&](int y, const float* row) {
+        at.forward.computeImage(memory, scratch, n, false, [&](int y, const float* row) {
           addToStream(memory, conv, task.reconstruct, task.reconstruct, -1, row, n, y, nullptr);
         });
       } else {
-        at.forward.fill(i, memory, image, n);
+        at.forward.fill(i, memory, scratch.image, n);
       }
 
       if (i + 1 == depth) {
-        fillImage(gradient, gradientImage(conv), Plain<float>{memory.at<const float>(task.dy)}, firstOutput);
+        fillImage(scratch.gradient, gradientImage(conv), Plain<float>{memory.at<const float>(task.dy)}, firstOutput);
       } else {
         const NormGradientVectors& above = at.layers[i + 1].vectors;
         const size_t dzShift = static_cast<size_t>(n) * at.dzStride - firstOutput * static_cast<size_t>(conv.k);
-        fillImage(gradient, gradientImage(conv),
-                  NormGradientOf<float>{at.dz, dzShift, memory.at<const float>(task.hidden[i]), above.slope, above.tilt, above.offset},
-                  firstOutput);
+        fillImage(
+            scratch.gradient, gradientImage(conv),
+            NormGradientOf<float>{at.dz, dzShift, memory.at<const float>(task.hidden[i]), above.slope, above.tilt, above.offset},
+            firstOutput);
       }
 
-      accumulateWeightsGradient(conv, image, gradient, partial);
+      accumulateWeightsGradient(conv, scratch, partial);
 
       if (!record.norm) {
-        backwardImage(conv, layer.pass, gradient, rowBuffer, [&](int y, const float* row) {
+        layer.pass.run(scratch, [&](int y, const float* row) {
           accumulateRow(row, conv.w, conv.c, memory.at<float>(task.dx) + inputRow(conv, n, y));
         });
         return;
@@ -275,9 +281,10 @@ inline void runResidualGradient(const ResidualGradientTask& task, const Memory& 
       layer.sums.clear(n);
       withStream(memory, at.forward.input(i), [&](const auto* x) {
         float* dz = at.dz + static_cast<size_t>(n) * at.dzStride;
-        backwardImage(conv, layer.pass, gradient, rowBuffer, [&](int y, const float* row) {
+        layer.pass.run(scratch, [&](int y, const float* row) {
           const size_t rowAt = static_cast<size_t>(y) * static_cast<size_t>(conv.w) * static_cast<size_t>(conv.c);
-          maskRow(row, image, inputImage(conv), y, x + inputRow(conv, n, y), *at.forward.norm(i), dz + rowAt, layer.sums, n);
+          maskRow(row, scratch.image, inputImage(conv), y, x + inputRow(conv, n, y), *at.forward.norm(i), dz + rowAt, layer.sums,
+                  n);
         });
       });
     });

@@ -19,10 +19,10 @@ template <class Record>
 struct LayoutOf {
   using type = void;
 };
-#define REVNET_LAYOUT(Record)     \
-  template <>                     \
-  struct LayoutOf<Record> {       \
-    using type = Record##Layout;  \
+#define REVNET_LAYOUT(Record)    \
+  template <>                    \
+  struct LayoutOf<Record> {      \
+    using type = Record##Layout; \
   };
 REVNET_LAYOUT(ConvolutionForward)
 REVNET_LAYOUT(ConvolutionBackwardData)
@@ -51,12 +51,20 @@ inline size_t backwardBytes(const ResidualFunction& function, int threads) {
 }
 inline size_t residualBytes(const ResidualForward& op, int threads) { return forwardBytes(op.function, threads); }
 inline size_t residualBytes(const ResidualBackward& op, int threads) { return backwardBytes(op.function, threads); }
-inline size_t residualBytes(const ReversibleForward& op, int threads) { return std::max(forwardBytes(op.f, threads), forwardBytes(op.g, threads)); }
-inline size_t residualBytes(const ReversibleInverse& op, int threads) { return std::max(forwardBytes(op.f, threads), forwardBytes(op.g, threads)); }
-inline size_t residualBytes(const ReversibleBackward& op, int threads) { return std::max(backwardBytes(op.f, threads), backwardBytes(op.g, threads)); }
+inline size_t residualBytes(const ReversibleForward& op, int threads) {
+  return std::max(forwardBytes(op.f, threads), forwardBytes(op.g, threads));
+}
+inline size_t residualBytes(const ReversibleInverse& op, int threads) {
+  return std::max(forwardBytes(op.f, threads), forwardBytes(op.g, threads));
+}
+inline size_t residualBytes(const ReversibleBackward& op, int threads) {
+  return std::max(backwardBytes(op.f, threads), backwardBytes(op.g, threads));
+}
 
 template <class Record>
-concept Residual = requires(const Record& op) { residualBytes(op, 1); };
+concept Residual = requires(const Record& op) {
+  residualBytes(op, 1);
+};
 
 inline size_t workspaceBytes(const Op& op, int threads) {
   return std::visit(

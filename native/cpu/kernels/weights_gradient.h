@@ -1,6 +1,7 @@
 // Backward weights: dw[tap][ci][co] = sum over pixels of x[pixel * stride + tap][ci] * dy[pixel][co], from padded images of
-// both. The inner loop keeps I input channels x V vectors of output channels in registers and walks over pixels, a chunk of
-// rows at a time so that both images' rows stay in L1 while all taps pass over them.
+// both; or, by Winograd, the same sum over transformed tiles for each of 16 points. The inner loop keeps I input channels x V
+// vectors of output channels in registers and walks over pixels, a chunk of rows at a time so that both images' rows stay in L1
+// while all taps pass over them.
 //
 // Partial sums are kept per chunk of images, not per thread, and added up in chunk order: the result does not depend on the
 // number of threads.
@@ -15,11 +16,6 @@ constexpr int kMaxChunks = 20;
 // Images of one chunk, for n images.
 inline int chunkImages(int n) { return ceilDiv(n, kMaxChunks); }
 inline int chunkCount(int n) { return ceilDiv(n, chunkImages(n)); }
-
-// A partial sum: [taps][c][whole vectors of k].
-inline size_t partialFloats(const Convolution& conv) {
-  return static_cast<size_t>(conv.taps()) * static_cast<size_t>(conv.c) * static_cast<size_t>(roundUp(conv.k, kLanes));
-}
 
 struct PixelWalk {
   int rows, columns;
@@ -63,63 +59,103 @@ inline void accumulateTiles(const float* x, const float* dy, const PixelWalk& wa
   }
 }
 
+// dw[channels][whole vectors] += over the walk's pixels, for all blocks of x and vectors of dy.
 template <int S>
-inline void accumulateChunk(const Convolution& conv, const float* x, const float* dy, const PixelWalk& walk, float* partial) {
-  const PaddedImage xImage = inputImage(conv), dyImage = gradientImage(conv);
-  const size_t dwRowStride = static_cast<size_t>(roundUp(conv.k, kLanes));
-  const int vectors = dyImage.blocks();
-  for (int tap = 0; tap < conv.taps(); ++tap) {
-    const float* xTap = x + static_cast<size_t>(tap / conv.kernel) * xImage.rowStride() + static_cast<size_t>(tap % conv.kernel) * kLanes;
-    float* dw = partial + static_cast<size_t>(tap) * static_cast<size_t>(conv.c) * dwRowStride;
-    for (int done = 0; done < conv.c; done += kLanes, xTap += xImage.blockStride(), dw += kLanes * dwRowStride) {
-      const int channels = minOf(kLanes, conv.c - done);
-      int vector = 0;
-      for (; vector + 2 <= vectors; vector += 2)
-        accumulateTiles<tilePixels<2>(), 2, S>(xTap, dy + static_cast<size_t>(vector) * walk.dyBlockStride, walk, dw + vector * kLanes,
-                                               dwRowStride, channels);
-      if (vector < vectors)
-        accumulateTiles<tilePixels<1>(), 1, S>(xTap, dy + static_cast<size_t>(vector) * walk.dyBlockStride, walk, dw + vector * kLanes,
-                                               dwRowStride, channels);
-    }
+inline void accumulateChannels(const float* x, size_t xBlockStride, const float* dy, const PixelWalk& walk, float* dw, int channels,
+                               int vectors) {
+  const size_t dwRowStride = static_cast<size_t>(vectors) * kLanes;
+  for (; channels > 0; channels -= kLanes, x += xBlockStride, dw += kLanes * dwRowStride) {
+    const int count = minOf(kLanes, channels);
+    int vector = 0;
+    for (; vector + 2 <= vectors; vector += 2)
+      accumulateTiles<tilePixels<2>(), 2, S>(x, dy + static_cast<size_t>(vector) * walk.dyBlockStride, walk, dw + vector * kLanes,
+                                             dwRowStride, count);
+    if (vector < vectors)
+      accumulateTiles<tilePixels<1>(), 1, S>(x, dy + static_cast<size_t>(vector) * walk.dyBlockStride, walk, dw + vector * kLanes,
+                                             dwRowStride, count);
   }
 }
 
-// partial += the gradient of one image. x, dy: padded images (inputImage, gradientImage).
-inline void accumulateWeightsGradient(const Convolution& conv, const float* x, const float* dy, float* partial) {
+// By the direct sum: partial [taps][c][whole vectors of k].
+template <int S>
+inline void accumulateDirect(const Convolution& conv, const float* x, const float* dy, float* partial) {
   const PaddedImage xImage = inputImage(conv), dyImage = gradientImage(conv);
-  // A quarter of L1 (48 KiB or 32 KiB) for each row chunk.
-  const size_t rowBytes = (static_cast<size_t>(xImage.blocks()) * xImage.rowStride() * static_cast<size_t>(conv.stride) +
+  const size_t tapFloats = static_cast<size_t>(conv.c) * static_cast<size_t>(roundUp(conv.k, kLanes));
+  // A third to a half of L1 (32 or 48 KiB) for each chunk of rows.
+  const size_t rowBytes = (static_cast<size_t>(xImage.blocks() * S) * xImage.rowStride() +
                            static_cast<size_t>(dyImage.blocks()) * dyImage.rowStride()) *
                           sizeof(float);
   const int chunkRows = maxOf(1, static_cast<int>(size_t{16384} / rowBytes));
   for (int row = 0; row < conv.outH(); row += chunkRows) {
-    const PixelWalk walk{minOf(chunkRows, conv.outH() - row), conv.outW(), xImage.rowStride() * static_cast<size_t>(conv.stride),
-                         dyImage.rowStride(), dyImage.blockStride()};
-    const float* xRows = x + static_cast<size_t>(row * conv.stride) * xImage.rowStride();
+    const PixelWalk walk{minOf(chunkRows, conv.outH() - row), conv.outW(), xImage.rowStride() * S, dyImage.rowStride(),
+                         dyImage.blockStride()};
     const float* dyRows = dy + dyImage.origin() + static_cast<size_t>(row) * dyImage.rowStride();
-    if (conv.stride == 1) {
-      accumulateChunk<1>(conv, xRows, dyRows, walk, partial);
-    } else {
-      accumulateChunk<2>(conv, xRows, dyRows, walk, partial);
+    for (int tap = 0; tap < conv.taps(); ++tap) {
+      const float* xTap = x + static_cast<size_t>(row * S + tap / conv.kernel) * xImage.rowStride() +
+                          static_cast<size_t>(tap % conv.kernel) * kLanes;
+      accumulateChannels<S>(xTap, xImage.blockStride(), dyRows, walk, partial + static_cast<size_t>(tap) * tapFloats, conv.c,
+                            dyImage.blocks());
     }
   }
+}
+
+// By Winograd's tiles: partial [16 points][c][whole vectors of k].
+inline void accumulateWinograd(const Convolution& conv, const Scratch& scratch, float* partial) {
+  const PaddedImage xImage = inputImage(conv), dyImage = gradientImage(conv);
+  const TileStrips strips(conv.h, conv.w);
+  const size_t pointFloats = static_cast<size_t>(conv.c) * static_cast<size_t>(roundUp(conv.k, kLanes));
+  for (int strip = 0; strip < strips.strips(); ++strip) {
+    const int rows = strips.rows(strip), tiles = rows * strips.tileColumns;
+    const size_t blockStride = static_cast<size_t>(tiles) * kLanes;
+    const size_t uStride = pointStride(tiles, xImage.blocks()), vStride = pointStride(tiles, dyImage.blocks());
+    float *u = scratch.transform, *v = u + kPoints * uStride;
+    transformInput(scratch.image, xImage, strips, strips.firstRow(strip), rows, u);
+    transformGradient(scratch.gradient, dyImage, strips, strips.firstRow(strip), rows, v);
+    const PixelWalk walk{1, tiles, 0, 0, blockStride};
+    for (size_t point = 0; point < kPoints; ++point)
+      accumulateChannels<1>(u + point * uStride, blockStride, v + point * vStride, walk, partial + point * pointFloats, conv.c,
+                            dyImage.blocks());
+  }
+}
+
+// Floats of a partial sum.
+inline size_t partialFloats(const Convolution& conv) {
+  return static_cast<size_t>(usesWinograd(conv) ? kPoints : conv.taps()) * static_cast<size_t>(conv.c) *
+         static_cast<size_t>(roundUp(conv.k, kLanes));
+}
+
+// partial += the gradient of one image, from scratch.image and scratch.gradient.
+inline void accumulateWeightsGradient(const Convolution& conv, const Scratch& scratch, float* partial) {
+  if (usesWinograd(conv)) return accumulateWinograd(conv, scratch, partial);
+  conv.stride == 1 ? accumulateDirect<1>(conv, scratch.image, scratch.gradient, partial)
+                   : accumulateDirect<2>(conv, scratch.image, scratch.gradient, partial);
 }
 
 // gradient[taps][c][k] = the sum of the partial sums, in order.
 inline void sumPartials(ThreadPool& pool, const Convolution& conv, const float* partials, int count, float* gradient) {
   const size_t stride = partialFloats(conv), width = static_cast<size_t>(roundUp(conv.k, kLanes));
-  const int rows = conv.taps() * conv.c;
-  constexpr int kRows = 64;  // of one task
-  pool.parallelFor(ceilDiv(rows, kRows), [&](int task, int) {
-    for (int row = task * kRows; row < minOf(rows, (task + 1) * kRows); ++row) {
-      const float* from = partials + static_cast<size_t>(row) * width;
-      float* to = gradient + static_cast<size_t>(row) * static_cast<size_t>(conv.k);
-      forEachBlock(conv.k, [&](int block, int lanes, auto kind) {
-        Vec sum = load(from + block * kLanes);
-        for (int i = 1; i < count; ++i) sum += load(from + static_cast<size_t>(i) * stride + block * kLanes);
-        kind.store(to + block * kLanes, sum, lanes);
-      });
-    }
+  const size_t planeFloats = static_cast<size_t>(conv.c) * width,
+               tapElements = static_cast<size_t>(conv.c) * static_cast<size_t>(conv.k);
+  const auto total = [&](const float* from) {
+    Vec sum = load(from);
+    for (int i = 1; i < count; ++i) sum += load(from + static_cast<size_t>(i) * stride);
+    return sum;
+  };
+  pool.parallelFor(conv.c, [&](int channel, int) {
+    const float* from = partials + static_cast<size_t>(channel) * width;
+    float* to = gradient + static_cast<size_t>(channel) * static_cast<size_t>(conv.k);
+    forEachBlock(conv.k, [&](int block, int lanes, auto kind) {
+      const int at = block * kLanes;
+      if (!usesWinograd(conv)) {
+        for (size_t tap = 0; tap < static_cast<size_t>(conv.taps()); ++tap)
+          kind.store(to + tap * tapElements + at, total(from + tap * planeFloats + at), lanes);
+        return;
+      }
+      Vec points[kPoints], taps[9];
+      for (size_t point = 0; point < kPoints; ++point) points[point] = total(from + point * planeFloats + at);
+      transformKernelGradient(points, taps);
+      for (size_t tap = 0; tap < 9; ++tap) kind.store(to + tap * tapElements + at, taps[tap], lanes);
+    });
   });
 }
 
