@@ -1,0 +1,13 @@
+/**
+ * The one error class of the package. `code` is stable and documented in docs/errors.md; `message` says what was wrong and
+ * what was expected.
+ */
+export class RevNetError extends Error {
+  readonly code: string;
+
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "RevNetError";
+    this.code = code;
+  }
+}

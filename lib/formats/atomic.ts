@@ -1,0 +1,35 @@
+/** Files that are either the old one or the whole new one, whatever happens while they are written. */
+import * as fs from "node:fs/promises";
+import * as path from "node:path";
+import { RevNetError } from "../errors.js";
+
+let written = 0;
+
+/**
+ * Writes `chunks` to a temporary file beside `file`, flushes it to the disk and renames it over `file`.
+ * @throws RevNetError ERR_FILE naming the path and the reason; the old file is then as it was
+ */
+export async function writeFileAtomically(file: string, chunks: readonly Uint8Array[]): Promise<void> {
+  const temporary = `${file}.${process.pid}.${++written}.tmp`;
+  try {
+    const handle = await fs.open(temporary, "wx");
+    try {
+      for (const chunk of chunks) await handle.writeFile(chunk);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await fs.rename(temporary, file);
+    await syncFolder(path.dirname(file));
+  } catch (error) {
+    await fs.rm(temporary, { force: true }).catch(() => {});
+    throw new RevNetError("ERR_FILE", `cannot write '${file}': ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Makes the rename itself durable, where the system can flush a folder (Windows cannot). */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await fs.open(folder, "r").catch(() => undefined);
+  await handle?.sync().catch(() => {});
+  await handle?.close();
+}

@@ -1,0 +1,215 @@
+/**
+ * The safetensors format: eight bytes of header length (little-endian), a JSON header
+ *   { "__metadata__": { key: string }, name: { "dtype": "F32", "shape": [...], "data_offsets": [begin, end] } }
+ * and the tensors' bytes, without holes. Files are not trusted: nothing is allocated before it is known to be in the file.
+ * Typed arrays and the format are both little-endian on every platform that Node runs on.
+ */
+import * as fs from "node:fs/promises";
+import { RevNetError } from "../errors.js";
+import { writeFileAtomically } from "./atomic.js";
+
+export type TensorData = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
+
+export interface Tensor {
+  readonly shape: readonly number[];
+  readonly data: TensorData;
+}
+
+export interface SafetensorsFile {
+  readonly metadata: ReadonlyMap<string, string>;
+  /** In the order of the header. */
+  readonly tensors: ReadonlyMap<string, Tensor>;
+}
+
+const MAX_HEADER_BYTES = 100e6; // the format's own limit
+const MAX_DIMENSIONS = 16;
+
+interface Type {
+  readonly bytes: number;
+  /** `buffer` is the tensor's own. */
+  view(buffer: ArrayBuffer): TensorData;
+}
+
+const TYPES: ReadonlyMap<string, Type> = new Map<string, Type>([
+  ["F64", { bytes: 8, view: (buffer) => new Float64Array(buffer) }],
+  ["F32", { bytes: 4, view: (buffer) => new Float32Array(buffer) }],
+  ["F16", { bytes: 2, view: (buffer) => Float32Array.from(new Uint16Array(buffer), fromFloat16) }],
+  ["BF16", { bytes: 2, view: (buffer) => fromBfloat16(new Uint16Array(buffer)) }],
+  ["I64", { bytes: 8, view: (buffer) => new BigInt64Array(buffer) }],
+  ["I32", { bytes: 4, view: (buffer) => new Int32Array(buffer) }],
+  ["U8", { bytes: 1, view: (buffer) => new Uint8Array(buffer) }],
+]);
+
+interface Entry {
+  readonly name: string;
+  readonly type: Type;
+  readonly shape: readonly number[];
+  readonly begin: number;
+  readonly end: number;
+}
+
+/**
+ * Reads a whole file. F16 and BF16 come as float32.
+ * @throws RevNetError ERR_FILE (cannot be read) or ERR_INVALID_FILE (is not such a file), naming the path and the reason
+ */
+export async function readSafetensors(file: string): Promise<SafetensorsFile> {
+  let handle: fs.FileHandle | undefined;
+  try {
+    handle = await fs.open(file, "r");
+    const stat = await handle.stat();
+    if (!stat.isFile()) throw new Error("it is not a file");
+    const { size } = stat;
+    const headerBytes = await readHeaderLength(handle, size);
+    const start = 8 + headerBytes;
+    const { metadata, entries } = parseHeader(await readExactly(handle, 8, headerBytes), size - start);
+    const tensors = new Map<string, Tensor>();
+    for (const { name, type, shape, begin, end } of entries) {
+      const bytes = await readExactly(handle, start + begin, end - begin);
+      tensors.set(name, { shape, data: type.view(bytes.buffer) });
+    }
+    return { metadata, tensors };
+  } catch (error) {
+    const { message } = error as Error;
+    if (error instanceof InvalidFile)
+      throw new RevNetError("ERR_INVALID_FILE", `'${file}' is not a valid safetensors file: ${message}`);
+    throw new RevNetError("ERR_FILE", `'${file}' cannot be read: ${message}`, { cause: error });
+  } finally {
+    await handle?.close();
+  }
+}
+
+/**
+ * Writes tensors atomically: float32 as F32, float64 as F64, and so on.
+ * @throws RevNetError ERR_FILE
+ */
+export async function writeSafetensors(
+  file: string,
+  tensors: ReadonlyMap<string, Tensor>,
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  // Widest elements first, so that each tensor starts at a multiple of its element's size.
+  const ordered = [...tensors].sort(([, a], [, b]) => b.data.BYTES_PER_ELEMENT - a.data.BYTES_PER_ELEMENT);
+  const header: Record<string, unknown> = Object.keys(metadata).length > 0 ? { __metadata__: metadata } : {};
+  const chunks: Uint8Array[] = [];
+  let offset = 0;
+  for (const [name, { shape, data }] of ordered) {
+    if (name === "__metadata__") throw new RevNetError("ERR_INVALID_ARGUMENT", "a tensor cannot be called '__metadata__'");
+    header[name] = { dtype: typeOf(data), shape, data_offsets: [offset, offset + data.byteLength] };
+    chunks.push(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    offset += data.byteLength;
+  }
+  const json = Buffer.from(JSON.stringify(header));
+  const padded = Buffer.alloc(Math.ceil(json.length / 8) * 8, " ");
+  json.copy(padded);
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(padded.length));
+  await writeFileAtomically(file, [length, padded, ...chunks]);
+}
+
+class InvalidFile extends Error {}
+
+async function readHeaderLength(handle: fs.FileHandle, size: number): Promise<number> {
+  if (size < 8) throw new InvalidFile(`its ${size} bytes are fewer than the 8 of a header length`);
+  const length = Buffer.from((await readExactly(handle, 0, 8)).buffer).readBigUInt64LE();
+  if (length > BigInt(MAX_HEADER_BYTES))
+    throw new InvalidFile(`a header of ${length} bytes is longer than the ${MAX_HEADER_BYTES} allowed`);
+  if (length > BigInt(size - 8))
+    throw new InvalidFile(`a header of ${length} bytes does not fit a file of ${size}; is it truncated?`);
+  return Number(length);
+}
+
+/** Bytes [position, position + count), in a buffer of their own. */
+async function readExactly(handle: fs.FileHandle, position: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(count);
+  for (let done = 0; done < count; ) {
+    const { bytesRead } = await handle.read(bytes, done, Math.min(count - done, 1 << 30), position + done);
+    if (bytesRead === 0) throw new InvalidFile("it ended while it was read");
+    done += bytesRead;
+  }
+  return bytes;
+}
+
+function parseHeader(bytes: Uint8Array, dataBytes: number): { metadata: Map<string, string>; entries: Entry[] } {
+  let header: unknown;
+  try {
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (error) {
+    throw new InvalidFile(`its header is not JSON (${(error as Error).message})`);
+  }
+  if (!isObject(header)) throw new InvalidFile("its header is not a JSON object");
+  const entries: Entry[] = [];
+  let metadata = new Map<string, string>();
+  for (const [name, value] of Object.entries(header)) {
+    if (name === "__metadata__") metadata = parseMetadata(value);
+    else entries.push(parseEntry(name, value));
+  }
+  checkOffsets(entries, dataBytes);
+  return { metadata, entries };
+}
+
+function parseMetadata(value: unknown): Map<string, string> {
+  if (!isObject(value)) throw new InvalidFile("__metadata__ is not an object");
+  for (const [key, text] of Object.entries(value))
+    if (typeof text !== "string") throw new InvalidFile(`__metadata__ '${key}' is not a string`);
+  return new Map(Object.entries(value as Record<string, string>));
+}
+
+function parseEntry(name: string, value: unknown): Entry {
+  const tensor = `tensor '${name.slice(0, 200)}'`;
+  if (!isObject(value)) throw new InvalidFile(`${tensor} is not described by an object`);
+  const { dtype, shape, data_offsets: offsets } = value;
+  const type = typeof dtype === "string" ? TYPES.get(dtype) : undefined;
+  if (!type)
+    throw new InvalidFile(`${tensor}: dtype ${JSON.stringify(dtype)?.slice(0, 50)} is not one of ${[...TYPES.keys()].join(", ")}`);
+  if (!isSizes(shape) || shape.length > MAX_DIMENSIONS)
+    throw new InvalidFile(`${tensor}: shape is not a list of up to ${MAX_DIMENSIONS} sizes`);
+  if (!isSizes(offsets) || offsets.length !== 2) throw new InvalidFile(`${tensor}: data_offsets are not two positions`);
+  const [begin, end] = offsets as [number, number];
+  const bytes = shape.reduce((product, size) => product * size, type.bytes);
+  if (end - begin !== bytes)
+    throw new InvalidFile(`${tensor}: ${end - begin} bytes from ${begin} to ${end}, but its shape takes ${bytes}`);
+  return { name, type, shape, begin, end };
+}
+
+/**
+ * Tensors must fill the data part exactly, side by side: none overlap, and none is hidden. (A name given twice leaves the
+ * place of the first one empty, so it is found here as well.)
+ */
+function checkOffsets(entries: readonly Entry[], dataBytes: number): void {
+  let at = 0;
+  for (const { name, begin, end } of [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end)) {
+    if (begin !== at)
+      throw new InvalidFile(
+        `tensor '${name}' begins at byte ${begin} of the data, expected ${at}: tensors overlap or leave a hole`,
+      );
+    at = end;
+  }
+  if (at !== dataBytes) throw new InvalidFile(`its tensors take ${at} bytes, but ${dataBytes} follow the header; is it truncated?`);
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+const isSizes = (value: unknown): value is number[] =>
+  Array.isArray(value) && value.every((size) => Number.isSafeInteger(size) && size >= 0);
+
+function typeOf(data: TensorData): string {
+  if (data instanceof Float32Array) return "F32";
+  if (data instanceof Float64Array) return "F64";
+  if (data instanceof Int32Array) return "I32";
+  if (data instanceof BigInt64Array) return "I64";
+  return "U8";
+}
+
+/** One sign, five exponent and ten fraction bits. */
+function fromFloat16(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
+  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25));
+}
+
+/** The upper half of a float32. */
+function fromBfloat16(halves: Uint16Array): Float32Array {
+  return new Float32Array(Uint32Array.from(halves, (half) => half << 16).buffer);
+}

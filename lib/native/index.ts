@@ -1,0 +1,110 @@
+/**
+ * The native addon, loaded on first use. `native` is what binding.d.ts declares, with one difference: whatever goes wrong is a
+ * RevNetError, with the stack of the caller in TypeScript.
+ */
+import bindings from "bindings";
+import type * as Binding from "../../binding.js";
+import { RevNetError } from "../errors.js";
+
+export type * from "../../binding.js";
+
+let loaded: typeof Binding | undefined;
+
+/** The addon as it is. Throws a RevNetError ERR_ADDON_MISSING where it was not built, or was built for another machine. */
+export function loadAddon(): typeof Binding {
+  if (loaded) return loaded;
+  try {
+    loaded = bindings("revnet") as typeof Binding;
+    return loaded;
+  } catch (error) {
+    // `bindings` lists every place where it looked; only the first line of that helps.
+    const reason = (error instanceof Error ? error.message : String(error)).split("\n", 1)[0];
+    throw new RevNetError(
+      "ERR_ADDON_MISSING",
+      `The native addon of revnet (revnet.node) could not be loaded: ${reason}\n` +
+        "It is compiled when the package is installed. That did not happen if install scripts are disabled (npm's " +
+        "ignore-scripts, pnpm's and yarn's allow lists), if there was no CMake or C++20 compiler, or if node_modules comes from " +
+        "another machine. To build it: npm rebuild revnet (in a clone of revnet: npm run build). " +
+        "Where install scripts stay disabled: node node_modules/revnet/scripts/build.js native",
+      { cause: error },
+    );
+  }
+}
+
+/** The RevNetError for what a native call threw: its code, its message, the stack of the call in TypeScript. */
+export function toRevNetError(error: unknown): RevNetError {
+  if (error instanceof RevNetError) return error;
+  const { code, message } = error as { code?: unknown; message?: unknown };
+  const known = typeof code === "string" && code.startsWith("ERR_");
+  const converted = new RevNetError(known ? code : "ERR_INTERNAL", typeof message === "string" ? message : String(error), { cause: error });
+  Error.captureStackTrace(converted, toRevNetError);
+  return converted;
+}
+
+function call<T>(body: () => T): T {
+  try {
+    return body();
+  } catch (error) {
+    throw toRevNetError(error);
+  }
+}
+
+class Session implements Binding.Session {
+  readonly #session: Binding.Session;
+
+  constructor(options: Binding.DeviceOptions) {
+    this.#session = call(() => new (loadAddon().Session)(options));
+  }
+
+  get description(): string {
+    return this.#session.description;
+  }
+  elementBytes(type: Binding.ElementType): number {
+    return call(() => this.#session.elementBytes(type));
+  }
+  addBuffer(buffer: Binding.BufferRecord): Binding.BufferId {
+    return call(() => this.#session.addBuffer(buffer));
+  }
+  addProgram(program: { locals: Binding.BufferRecord[]; ops: Binding.Op[] }): number {
+    return call(() => this.#session.addProgram(program));
+  }
+  // Awaiting here, not handing the promise on, gives the error a stack that goes through the callers that await.
+  async run(program: number, inputs: [Binding.BufferId, Binding.Values][], outputs: Binding.BufferId[]): Promise<Binding.Values[]> {
+    try {
+      return await this.#session.run(program, inputs, outputs);
+    } catch (error) {
+      throw toRevNetError(error);
+    }
+  }
+  async read(buffer: Binding.BufferId): Promise<Binding.Values> {
+    try {
+      return await this.#session.read(buffer);
+    } catch (error) {
+      throw toRevNetError(error);
+    }
+  }
+  async write(buffer: Binding.BufferId, values: Binding.Values): Promise<void> {
+    try {
+      await this.#session.write(buffer, values);
+    } catch (error) {
+      throw toRevNetError(error);
+    }
+  }
+  allocated(): Binding.MemoryReport {
+    return call(() => this.#session.allocated());
+  }
+  planned(program: number): Binding.MemoryReport {
+    return call(() => this.#session.planned(program));
+  }
+  dispose(): void {
+    this.#session.dispose();
+  }
+}
+
+export const native: typeof Binding = {
+  Session,
+  plan: (options, buffers, program) => call(() => loadAddon().plan(options, buffers, program)),
+  devices: () => call(() => loadAddon().devices()),
+  buildInfo: () => call(() => loadAddon().buildInfo()),
+  philox: (seed, streamLow, streamHigh, purpose, count) => call(() => loadAddon().philox(seed, streamLow, streamHigh, purpose, count)),
+};

@@ -1,0 +1,51 @@
+/** Which device a network runs on, and why. */
+import * as os from "node:os";
+import type { DeviceOptions as NativeOptions } from "../../binding.js";
+import { RevNetError } from "../errors.js";
+import { native } from "../native/index.js";
+import { checkBoolean, checkChoice, checkInteger, describe, unknownMessage } from "../validation.js";
+
+export interface DeviceOptions {
+  /** "auto" (default): CUDA if there is one, otherwise the CPU. "cpu", "cuda", "cuda:N", "reference" (float64, slow). */
+  readonly device?: string | undefined;
+  /** CPU threads; default: one for each processor that the system offers. */
+  readonly threads?: number | undefined;
+  /** CPU instruction set; default "auto": the widest. */
+  readonly isa?: string | undefined;
+  /** For tests: activations start each run as NaN, so that whatever is read before it is written shows. */
+  readonly poison?: boolean | undefined;
+}
+
+export const DEVICE_KEYS = ["device", "threads", "isa", "poison"] as const;
+
+export interface DeviceChoice {
+  readonly options: NativeOptions;
+  /** For people: the device and the reason. */
+  readonly reason: string;
+}
+
+const CODE = "ERR_INVALID_ARGUMENT";
+const MAX_THREADS = 1024;
+const ISAS = ["auto", "avx512", "avx2", "portable"] as const;
+
+/** @throws RevNetError ERR_INVALID_ARGUMENT for a name that is no device's. Whether the device is there, the session finds out. */
+export function chooseDevice({ device = "auto", threads, isa, poison }: DeviceOptions): DeviceChoice {
+  if (typeof device !== "string") throw new RevNetError(CODE, `device: expected a name, got ${describe(device)}`);
+  if (!/^(auto|cpu|reference|cuda(:\d{1,3})?)$/.test(device))
+    throw new RevNetError(CODE, `device: ${unknownMessage("device", device, ["auto", "cpu", "cuda", "cuda:0", "reference"])}`);
+  const rest = {
+    threads: threads === undefined ? os.availableParallelism() : checkInteger(threads, 1, MAX_THREADS, "threads", CODE),
+    ...(isa !== undefined && { isa: checkChoice(isa, ISAS, "isa", CODE) }),
+    ...(poison !== undefined && { poison: checkBoolean(poison, "poison", CODE) }),
+  };
+  if (device !== "auto") return { options: { device, ...rest }, reason: `${device}, as asked for` };
+  const devices = native.devices();
+  const cuda = devices.find(({ name, available }) => available && name.startsWith("cuda"));
+  if (cuda)
+    return { options: { device: cuda.name, ...rest }, reason: `${cuda.name}, chosen since there is one: ${cuda.description}` };
+  const missing = devices.find(({ name }) => name.startsWith("cuda"));
+  return {
+    options: { device: "cpu", ...rest },
+    reason: `cpu, chosen since there is no CUDA device${missing ? ` (${missing.description})` : ""}`,
+  };
+}

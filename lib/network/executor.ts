@@ -1,0 +1,97 @@
+/**
+ * One network's session: its buffers, its programs as they are first needed, and runs in the order of the calls. Several
+ * may be under way at once.
+ */
+import type { BufferId, DeviceOptions, Session, Values } from "../../binding.js";
+import type { Split } from "../data/dataset.js";
+import { native } from "../native/index.js";
+import { NetworkBuffers } from "./buffers.js";
+import { HostParameters } from "./host.js";
+import type { Program } from "./recorder.js";
+import type { Topology } from "./topology.js";
+
+export interface Recorded<P> {
+  /** The session's number of the program. */
+  readonly id: number;
+  readonly program: P;
+}
+
+/** A split on the device. */
+export interface DeviceSplit {
+  readonly images: BufferId;
+  readonly labels: BufferId;
+  readonly count: number;
+}
+
+export class Executor {
+  readonly session: Session;
+  readonly buffers: NetworkBuffers;
+  readonly host: HostParameters;
+  /** Buffers of the table that the session has. */
+  #added = 0;
+  /** By kind, sizes and modes. */
+  readonly #programs = new Map<string, Recorded<Program>>();
+  readonly #splits = new Map<Split, DeviceSplit>();
+  /** Splits that are on their way to the device no later than the next run. */
+  readonly #sent = new Set<Split>();
+
+  constructor(topology: Topology, options: DeviceOptions, seed: bigint) {
+    this.buffers = new NetworkBuffers(topology);
+    this.session = new native.Session(options);
+    try {
+      this.#addBuffers();
+      this.host = new HostParameters(this.session, this.buffers, seed);
+    } catch (error) {
+      this.session.dispose();
+      throw error;
+    }
+  }
+
+  /** The program of that key, recorded now if it is new. `record` may add to the buffers. */
+  program<P extends Program>(key: string, record: (buffers: NetworkBuffers) => P): Recorded<P> {
+    const known = this.#programs.get(key);
+    if (known) return known as Recorded<P>;
+    const program = record(this.buffers);
+    this.#addBuffers();
+    const { locals, ops } = program;
+    const recorded = { id: this.session.addProgram({ locals, ops }), program };
+    this.#programs.set(key, recorded);
+    return recorded;
+  }
+
+  async run({ id }: Recorded<Program>, inputs: [BufferId, Values][], outputs: BufferId[]): Promise<Values[]> {
+    // Started together: the session works in order, so the run sees what is pushed.
+    const [, results] = await Promise.all([this.host.push(), this.session.run(id, inputs, outputs)]);
+    return results;
+  }
+
+  /** Buffers for a split; the same ones for a split that was there before. They are added with the next program. */
+  addSplit(split: Split): DeviceSplit {
+    const known = this.#splits.get(split);
+    if (known) return known;
+    const { images, labels, count } = split;
+    const added = {
+      images: this.buffers.add({ name: "dataset.images", type: "byte", elements: images.length, category: "data" }),
+      labels: this.buffers.add({ name: "dataset.labels", type: "index", elements: labels.length, category: "data" }),
+      count,
+    };
+    this.#splits.set(split, added);
+    return added;
+  }
+
+  /** Sends a split's images and labels to its buffers, which the session must have. Once is enough. */
+  async sendSplit(split: Split): Promise<void> {
+    if (this.#sent.has(split)) return;
+    this.#sent.add(split);
+    const { images, labels } = this.addSplit(split);
+    this.host.later(images, split.images);
+    this.host.later(labels, split.labels);
+    await this.host.push();
+  }
+
+  /** Gives the session what the table has and it has not. */
+  #addBuffers(): void {
+    const { records } = this.buffers;
+    for (; this.#added < records.length; ++this.#added) this.session.addBuffer(records[this.#added]!);
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * model.safetensors: parameters and running statistics by name, with the spec and the preprocessing as JSON in the
+ * metadata. The tensors alone load into a PyTorch module of the same structure, and its state_dict loads here.
+ */
+import { RevNetError } from "../errors.js";
+import { readSafetensors, type Tensor, writeSafetensors } from "../formats/safetensors.js";
+import type { ParameterTensor } from "./host.js";
+import { checkPreprocessing, defaultPreprocessing, imageElements, type Preprocessing } from "./images.js";
+import { checkSpec, type NetworkSpec } from "./spec.js";
+
+export interface ModelFile {
+  readonly spec: NetworkSpec;
+  readonly preprocessing: Preprocessing;
+  readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array | Float64Array }>;
+}
+
+export async function writeModel(
+  file: string,
+  spec: NetworkSpec,
+  { mean, scale }: Preprocessing,
+  tensors: ReadonlyMap<string, ParameterTensor>,
+): Promise<void> {
+  // A constant mean image, above all that of zeros, is one number.
+  const constant = mean.every((value) => value === mean[0]);
+  const preprocessing = { mean: constant ? mean[0] : Array.from(mean), scale };
+  await writeSafetensors(file, tensors, { spec: JSON.stringify(spec), preprocessing: JSON.stringify(preprocessing) });
+}
+
+/** @param given the spec, where the file carries none (or to use instead of its own) */
+export async function readModel(file: string, given?: NetworkSpec): Promise<ModelFile> {
+  const { metadata, tensors } = await readSafetensors(file);
+  const what = `'${file}'`;
+  const carried = metadata.get("spec");
+  if (given === undefined && carried === undefined)
+    throw new RevNetError(
+      "ERR_INVALID_FILE",
+      `${what} has no 'spec' in its metadata; pass the option spec with the model it belongs to`,
+    );
+  const spec = given ?? checkSpec(parse(carried!, `${what}: metadata 'spec'`), `${what}: spec`);
+  return {
+    spec,
+    preprocessing: readPreprocessing(spec, metadata.get("preprocessing"), what),
+    tensors: modelTensors(tensors, what),
+  };
+}
+
+function readPreprocessing(spec: NetworkSpec, text: string | undefined, what: string): Preprocessing {
+  if (text === undefined) return defaultPreprocessing(spec);
+  const value = parse(text, `${what}: metadata 'preprocessing'`);
+  const { mean, ...rest } = typeof value === "object" && value !== null ? (value as { mean?: unknown }) : { mean: undefined };
+  const image = typeof mean === "number" ? new Float32Array(imageElements(spec)).fill(mean) : mean;
+  return checkPreprocessing(spec, { ...rest, mean: image }, "ERR_INVALID_FILE");
+}
+
+function modelTensors(tensors: ReadonlyMap<string, Tensor>, what: string): ModelFile["tensors"] {
+  const found = new Map<string, { shape: readonly number[]; data: Float32Array | Float64Array }>();
+  for (const [name, { shape, data }] of tensors) {
+    // PyTorch's count of batches serves a mode of its BatchNorm that no RevNet uses.
+    if (name.endsWith(".num_batches_tracked")) continue;
+    if (!(data instanceof Float32Array || data instanceof Float64Array))
+      throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' is not floating-point`);
+    found.set(name, { shape, data });
+  }
+  return found;
+}
+
+function parse(text: string, what: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new RevNetError("ERR_INVALID_FILE", `${what} is not JSON: ${(error as Error).message}`);
+  }
+}

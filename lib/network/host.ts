@@ -1,0 +1,153 @@
+/**
+ * The host's copy of a network's parameters. One side may be newer than the other: `set` changes the host's, and the change
+ * goes to the device with the next program that runs; training changes the device's, and `pull` fetches it back.
+ */
+import { createHash } from "node:crypto";
+import type { BufferId, Session, Values } from "../../binding.js";
+import { RevNetError } from "../errors.js";
+import { describe, unknownMessage } from "../validation.js";
+import type { NetworkBuffers } from "./buffers.js";
+import { initialize } from "./initialization.js";
+import { type ParameterEntry, pack, type RealArray, unpack } from "./parameters.js";
+
+export interface ParameterTensor {
+  /** [out, in, kh, kw] for a convolution, [out, in] for the classifier, [c] for all others. */
+  readonly shape: readonly number[];
+  /** Row-major. Float32Array, or Float64Array on the reference. */
+  readonly data: RealArray;
+}
+
+/** Tensors by name: a Map, or an object. `shape` is checked, `data` may be any array of numbers. */
+export type ParameterInput =
+  | ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>
+  | Readonly<Record<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>>;
+
+const CODE = "ERR_INVALID_ARGUMENT";
+
+export class HostParameters {
+  readonly #session: Session;
+  readonly #buffers: NetworkBuffers;
+  /** Flat, in the device's layout. */
+  #parameters: RealArray;
+  #running: RealArray;
+  /** What the device has yet to be told. */
+  readonly #pending = new Map<BufferId, Values>();
+  /** Counts trained steps; `#fetched` is the count at the last pull. */
+  #trained = 0;
+  #fetched = 0;
+  #tensors: ReadonlyMap<string, ParameterTensor> | undefined;
+
+  constructor(session: Session, buffers: NetworkBuffers, seed: bigint) {
+    this.#session = session;
+    this.#buffers = buffers;
+    const { layout } = buffers;
+    const Real = session.elementBytes("real") === 8 ? Float64Array : Float32Array;
+    this.#parameters = new Real(layout.elements);
+    this.#running = new Real(layout.runningElements);
+    initialize(layout, seed, this.#parameters, this.#running);
+    this.#changed();
+  }
+
+  /** Every parameter and running statistic, a copy. @throws RevNetError ERR_STALE while the device's are newer */
+  get tensors(): ReadonlyMap<string, ParameterTensor> {
+    this.#requireFresh();
+    this.#tensors ??= new Map(
+      [...this.#buffers.layout.entries].map(([name, entry]) => {
+        const data = unpack(entry, entry.buffer === "parameters" ? this.#parameters : this.#running);
+        return [name, { shape: [...entry.shape], data }];
+      }),
+    );
+    return this.#tensors;
+  }
+
+  /** All or nothing: throws RevNetError ERR_INVALID_ARGUMENT, naming the tensor, before anything is changed. */
+  set(input: ParameterInput): void {
+    this.#requireFresh();
+    const { entries } = this.#buffers.layout;
+    const given: [ParameterEntry, ArrayLike<number>][] = [];
+    if (input === null || typeof input !== "object")
+      throw new RevNetError(CODE, `parameters: expected a Map or an object, got ${describe(input)}`);
+    for (const [name, tensor] of input instanceof Map ? (input as ReadonlyMap<string, unknown>) : Object.entries(input)) {
+      const entry = entries.get(name);
+      if (!entry) throw new RevNetError(CODE, unknownMessage("parameter", String(name), entries.keys()));
+      given.push([entry, checkTensor(entry, tensor)]);
+    }
+    for (const [entry, data] of given) pack(entry, data, entry.buffer === "parameters" ? this.#parameters : this.#running);
+    this.#changed();
+  }
+
+  /** Writes `values` to a buffer of the session before the next run. */
+  later(buffer: BufferId, values: Values): void {
+    this.#pending.set(buffer, values);
+  }
+
+  /** Sends what is pending; runs that are started after this call see it. */
+  async push(): Promise<void> {
+    const writes = [...this.#pending].map(([buffer, values]) => this.#session.write(buffer, values));
+    this.#pending.clear();
+    await Promise.all(writes);
+  }
+
+  /** The device's parameters are about to change. */
+  markTrained(): void {
+    ++this.#trained;
+  }
+
+  /** Fetches the device's parameters, if they are newer. */
+  async pull(): Promise<void> {
+    const trained = this.#trained;
+    if (trained === this.#fetched) return;
+    const [parameters, running] = await Promise.all([
+      this.#session.read(this.#buffers.parameters),
+      this.#session.read(this.#buffers.running),
+    ]);
+    this.#parameters = parameters as RealArray;
+    this.#running = running as RealArray;
+    this.#tensors = undefined;
+    this.#fetched = trained;
+  }
+
+  /** SHA-256 over the names in order, each followed by its values as little-endian float32. */
+  sha256(): string {
+    const hash = createHash("sha256");
+    for (const [name, { data }] of [...this.tensors].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      const values = Float32Array.from(data);
+      hash.update(name).update(new Uint8Array(values.buffer));
+    }
+    return hash.digest("hex");
+  }
+
+  #changed(): void {
+    this.#tensors = undefined;
+    this.later(this.#buffers.parameters, this.#parameters);
+    this.later(this.#buffers.running, this.#running);
+  }
+
+  #requireFresh(): void {
+    if (this.#trained !== this.#fetched)
+      throw new RevNetError(
+        "ERR_STALE",
+        "training has changed the parameters on the device; await the run, or refreshParameters(), first",
+      );
+  }
+}
+
+function checkTensor(entry: ParameterEntry, tensor: unknown): ArrayLike<number> {
+  const { name, shape, elements } = entry;
+  if (tensor === null || typeof tensor !== "object")
+    throw new RevNetError(CODE, `parameter '${name}': expected { shape, data }, got ${describe(tensor)}`);
+  const { shape: givenShape, data } = tensor as { shape?: unknown; data?: unknown };
+  if (!Array.isArray(givenShape) || givenShape.length !== shape.length || shape.some((size, i) => size !== givenShape[i]))
+    throw new RevNetError(
+      CODE,
+      `parameter '${name}': expected shape [${shape}], got ${Array.isArray(givenShape) ? `[${givenShape.slice(0, 16)}]` : describe(givenShape)}`,
+    );
+  if (!(data instanceof Float32Array || data instanceof Float64Array || Array.isArray(data)) || data.length !== elements)
+    throw new RevNetError(CODE, `parameter '${name}': expected ${elements} numbers, got ${describe(data)}`);
+  if (Array.isArray(data) && !data.every((value) => typeof value === "number"))
+    throw new RevNetError(
+      CODE,
+      `parameter '${name}': expected numbers, got ${describe(data.find((value) => typeof value !== "number"))}`,
+    );
+  return data;
+}

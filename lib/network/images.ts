@@ -1,0 +1,138 @@
+/** Images and labels on their way into a network: checks, and the arithmetic from bytes to what the first convolution reads. */
+
+import type { Dataset, Split } from "../data/dataset.js";
+import { RevNetError } from "../errors.js";
+import { describe } from "../validation.js";
+import type { RealArray } from "./parameters.js";
+import { MAX_BATCH } from "./recipe.js";
+import type { NetworkSpec } from "./spec.js";
+
+const CODE = "ERR_INVALID_ARGUMENT";
+
+/** The network sees (pixel - mean) * scale. */
+export interface Preprocessing {
+  /** [height * width * channels] mean image, in the units of the bytes. */
+  readonly mean: Float32Array;
+  readonly scale: number;
+}
+
+/** [count][height][width][channels]. */
+export type Images = Uint8Array | Float32Array | Float64Array;
+export type Labels = Int32Array | readonly number[];
+
+export const imageElements = ({ input: [h, w, c] }: NetworkSpec): number => h * w * c;
+
+export function defaultPreprocessing(spec: NetworkSpec): Preprocessing {
+  return { mean: new Float32Array(imageElements(spec)), scale: 1 / 255 };
+}
+
+export function checkPreprocessing(spec: NetworkSpec, value: unknown, code = CODE): Preprocessing {
+  if (value === null || typeof value !== "object")
+    throw new RevNetError(code, `preprocessing: expected { mean, scale }, got ${describe(value)}`);
+  const { mean, scale } = value as { mean?: unknown; scale?: unknown };
+  const elements = imageElements(spec);
+  const isList = Array.isArray(mean) || mean instanceof Float32Array || mean instanceof Float64Array;
+  if (!isList || mean.length !== elements || !Array.prototype.every.call(mean, Number.isFinite))
+    throw new RevNetError(
+      code,
+      `preprocessing: mean: expected ${elements} finite numbers (height * width * channels), got ${describe(mean)}`,
+    );
+  if (typeof scale !== "number" || !Number.isFinite(scale) || scale === 0)
+    throw new RevNetError(code, `preprocessing: scale: expected a finite number other than 0, got ${describe(scale)}`);
+  return { mean: Float32Array.from(mean as ArrayLike<number>), scale };
+}
+
+/** @returns how many images there are */
+export function checkImages(spec: NetworkSpec, images: unknown, maximum = Infinity): number {
+  const [h, w, c] = spec.input;
+  if (!(images instanceof Uint8Array || images instanceof Float32Array || images instanceof Float64Array))
+    throw new RevNetError(CODE, `images: expected a Uint8Array, Float32Array or Float64Array, got ${describe(images)}`);
+  const count = images.length / imageElements(spec);
+  if (!Number.isInteger(count))
+    throw new RevNetError(
+      CODE,
+      `images: expected a multiple of ${h} x ${w} x ${c} = ${imageElements(spec)} values, got ${images.length}`,
+    );
+  if (count > maximum) throw new RevNetError(CODE, `images: expected at most ${maximum} in one batch, got ${count}`);
+  return count;
+}
+
+/** One batch, of at least one image. @returns how many */
+export function checkBatch(spec: NetworkSpec, images: unknown): number {
+  const count = checkImages(spec, images, MAX_BATCH);
+  if (count === 0) throw new RevNetError(CODE, "images: expected at least one image");
+  return count;
+}
+
+/** One batch of numbers as the first convolution reads them; bytes cannot be meant. @returns how many images */
+export function checkNormalized(spec: NetworkSpec, images: unknown): number {
+  if (images instanceof Uint8Array)
+    throw new RevNetError(CODE, "images: expected normalised images in a Float32Array or Float64Array, got a Uint8Array");
+  return checkBatch(spec, images);
+}
+
+/** @returns the labels, each in [0, classes) */
+export function checkLabels(spec: NetworkSpec, labels: unknown, count: number): Int32Array {
+  if (!(labels instanceof Int32Array || Array.isArray(labels)))
+    throw new RevNetError(CODE, `labels: expected an Int32Array or an array, got ${describe(labels)}`);
+  if (labels.length !== count)
+    throw new RevNetError(CODE, `labels: expected one for each of ${count} images, got ${labels.length}`);
+  for (let i = 0; i < count; ++i)
+    if (!Number.isInteger(labels[i]) || labels[i] < 0 || labels[i] >= spec.classes)
+      throw new RevNetError(CODE, `labels[${i}]: expected a class from 0 to ${spec.classes - 1}, got ${describe(labels[i])}`);
+  return labels instanceof Int32Array ? labels : Int32Array.from(labels);
+}
+
+/** A split, or the test split of a data set. */
+export function checkSplit(spec: NetworkSpec, data: Dataset | Split): Split {
+  if (data === null || typeof data !== "object")
+    throw new RevNetError(CODE, `data: expected a Dataset or a split, got ${describe(data)}`);
+  const split = "test" in data ? data.test : data;
+  if (split === null || typeof split !== "object" || !(split.images instanceof Uint8Array))
+    throw new RevNetError(CODE, "data: expected { count, images: Uint8Array, labels: Int32Array }");
+  const count = checkImages(spec, split.images);
+  if (count !== split.count || count === 0)
+    throw new RevNetError(CODE, `data: expected at least one image and count = ${count}, got count ${describe(split.count)}`);
+  checkLabels(spec, split.labels, count);
+  return split;
+}
+
+/** (pixel - mean) * scale, in the device's precision. */
+export function normalize(images: Images, { mean, scale }: Preprocessing): RealArray {
+  const normalized = images instanceof Float64Array ? new Float64Array(images.length) : new Float32Array(images.length);
+  for (let first = 0; first < images.length; first += mean.length)
+    for (let i = 0; i < mean.length; ++i) normalized[first + i] = (images[first + i]! - mean[i]!) * scale;
+  return normalized;
+}
+
+/** Of each row of [rows][classes]. */
+export function softmax(logits: RealArray, classes: number): Float32Array {
+  const probabilities = new Float32Array(logits.length);
+  for (let first = 0; first < logits.length; first += classes) {
+    const row = logits.subarray(first, first + classes);
+    const largest = row[argmax(row)]!;
+    let sum = 0;
+    for (const logit of row) sum += Math.exp(logit - largest);
+    for (let i = 0; i < classes; ++i) probabilities[first + i] = Math.exp(row[i]! - largest) / sum;
+  }
+  return probabilities;
+}
+
+/** One array, of the parts' type; Float32Array where there are none. */
+export function concatenate(parts: readonly RealArray[]): RealArray {
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  const whole = parts[0] instanceof Float64Array ? new Float64Array(length) : new Float32Array(length);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** Index of the largest, the first one of equals. */
+export function argmax(values: RealArray): number {
+  let best = 0;
+  for (let i = 1; i < values.length; ++i) if (values[i]! > values[best]!) best = i;
+  return best;
+}

@@ -1,0 +1,124 @@
+/** Classifying images with the running statistics: batch by batch, for any count of them. */
+import type { BufferId, Values } from "../../binding.js";
+import type { Dataset, Split } from "../data/dataset.js";
+import { RevNetError } from "../errors.js";
+import { checkInteger, checkOptions } from "../validation.js";
+import type { Executor } from "./executor.js";
+import type { Images, Preprocessing } from "./images.js";
+import * as images from "./images.js";
+import type { RealArray } from "./parameters.js";
+import { inferenceProgram } from "./program.js";
+import { MAX_BATCH } from "./recipe.js";
+import type { Streams } from "./recorder.js";
+import type { NetworkSpec } from "./spec.js";
+import type { Topology } from "./topology.js";
+
+export interface EvaluationOptions {
+  /** Default 128; the result depends on it by rounding alone. */
+  readonly batchSize?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface Evaluation {
+  /** Mean cross-entropy. */
+  readonly loss: number;
+  /** Fraction classified wrongly. */
+  readonly error: number;
+  /** [true class][predicted class] counts. */
+  readonly confusion: number[][];
+}
+
+const DEFAULT_BATCH = 128;
+
+export class Inference {
+  readonly #spec: NetworkSpec;
+
+  constructor(
+    private readonly topology: Topology,
+    private readonly executor: Executor,
+    private readonly streams: Streams,
+  ) {
+    this.#spec = topology.spec;
+  }
+
+  /** [count][classes] */
+  async logits(pixels: Images, preprocessing: Preprocessing): Promise<RealArray> {
+    const count = images.checkImages(this.#spec, pixels);
+    const noLabels = new Int32Array(count).fill(-1);
+    const parts: RealArray[] = [];
+    for (let first = 0; first < count; first += DEFAULT_BATCH) {
+      const rows = Math.min(count - first, DEFAULT_BATCH);
+      // Few sizes of batch, hence few programs, whatever the counts.
+      const n = 2 ** Math.ceil(Math.log2(rows));
+      const { logits } = await this.#batch(pixels, noLabels, first, rows, n, preprocessing);
+      parts.push(logits.subarray(0, rows * this.#spec.classes));
+    }
+    return images.concatenate(parts);
+  }
+
+  async evaluate(data: Dataset | Split, options: EvaluationOptions, preprocessing: Preprocessing): Promise<Evaluation> {
+    checkOptions(options, ["batchSize", "signal"]);
+    const { batchSize, signal } = options;
+    const split = images.checkSplit(this.#spec, data);
+    const n = checkInteger(batchSize ?? Math.min(DEFAULT_BATCH, split.count), 1, MAX_BATCH, "batchSize", "ERR_INVALID_ARGUMENT");
+    const { classes } = this.#spec;
+    const confusion = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
+    let loss = 0;
+    let correct = 0;
+    for (let first = 0; first < split.count; first += n) {
+      if (signal?.aborted) throw new RevNetError("ERR_ABORTED", "the evaluation was aborted", { cause: signal.reason });
+      const rows = Math.min(split.count - first, n);
+      const batch = await this.#batch(split.images, split.labels, first, rows, n, preprocessing);
+      loss += batch.loss * rows;
+      correct += batch.correct;
+      for (let row = 0; row < rows; ++row)
+        confusion[split.labels[first + row]!]![images.argmax(batch.logits.subarray(row * classes, (row + 1) * classes))]! += 1;
+    }
+    return { loss: loss / split.count, error: 1 - correct / split.count, confusion };
+  }
+
+  /** Rows [first, first + rows) in a batch of n; rows beyond are left out. */
+  async #batch(pixels: Images, labels: Int32Array, first: number, rows: number, n: number, preprocessing: Preprocessing) {
+    const elements = images.imageElements(this.#spec);
+    const bytes = pixels instanceof Uint8Array;
+    const { scale } = preprocessing;
+    const source = bytes ? { type: "bytes" as const, scale } : { type: "real" as const };
+    const recorded = this.executor.program(`inference ${n} ${JSON.stringify(source)}`, (buffers) =>
+      inferenceProgram(this.topology, buffers, { n, streams: this.streams, source }),
+    );
+    const { program } = recorded;
+    const { inputs } = program;
+    const given = pixels.subarray(first * elements, (first + rows) * elements);
+    const batchLabels = new Int32Array(n).fill(-1);
+    batchLabels.set(labels.subarray(first, first + rows));
+    const batch: [BufferId, Values][] = [
+      [inputs.images!, padded(given instanceof Uint8Array ? given : images.normalize(given, preprocessing), n * elements)],
+      [inputs.labels!, batchLabels],
+      ...zeroed(program.outOfRange),
+    ];
+    if (bytes) {
+      const indices = Int32Array.from({ length: n }, (_, i) => (i < rows ? i : -1));
+      batch.push([inputs.indices!, indices], [inputs.counter!, new Int32Array(4)]);
+    }
+    const [loss, correct, logits] = await this.executor.run(recorded, batch, [program.loss, program.correct, program.logits]);
+    return { loss: loss![0]!, correct: correct![0]!, logits: logits as RealArray };
+  }
+}
+
+/** The input that sets a program's count of elements out of range to 0, where it has one. */
+export const zeroed = (outOfRange: BufferId | undefined): [BufferId, Values][] =>
+  outOfRange === undefined ? [] : [[outOfRange, new Int32Array(1)]];
+export const optional = (buffer: BufferId | undefined): BufferId[] => (buffer === undefined ? [] : [buffer]);
+
+/** With zeros behind, so that there are `elements`. */
+function padded(values: RealArray | Uint8Array, elements: number): RealArray | Uint8Array {
+  if (values.length === elements) return values;
+  const longer =
+    values instanceof Uint8Array
+      ? new Uint8Array(elements)
+      : values instanceof Float64Array
+        ? new Float64Array(elements)
+        : new Float32Array(elements);
+  longer.set(values);
+  return longer;
+}

@@ -1,0 +1,310 @@
+/**
+ * A network on a device: its parameters, and what can be done with them. Work runs on a thread of the network's own, in
+ * the order of the calls; several may be under way at once.
+ */
+import type { BufferId, MemoryReport, Values } from "../../binding.js";
+import type { Dataset, Split } from "../data/dataset.js";
+import { RevNetError } from "../errors.js";
+import { checkBoolean, checkChoice, checkInteger, checkOptions } from "../validation.js";
+import { chooseDevice, DEVICE_KEYS, type DeviceChoice, type DeviceOptions } from "./device.js";
+import { Executor } from "./executor.js";
+import { readModel, writeModel } from "./file.js";
+import type { ParameterInput, ParameterTensor } from "./host.js";
+import type { Images, Labels, Preprocessing } from "./images.js";
+import * as images from "./images.js";
+import { type Evaluation, type EvaluationOptions, Inference, optional, zeroed } from "./inference.js";
+import { type Model, resolveModel } from "./models.js";
+import { type RealArray, unpack } from "./parameters.js";
+import { gradientProgram, type ImageSource, reconstructProgram, trainingProgram } from "./program.js";
+import { MAX_BATCH } from "./recipe.js";
+import type { Activations, Streams } from "./recorder.js";
+import type { NetworkSpec } from "./spec.js";
+import { buildTopology, norms, type Topology } from "./topology.js";
+import { checkSeed, TrainingStep } from "./training-step.js";
+
+export interface NetworkOptions extends DeviceOptions {
+  /** Of the initial values; default 0. */
+  readonly seed?: number | bigint | undefined;
+  /** Default "fixed", which is exact. ResNets have real streams in either case. */
+  readonly streams?: Streams | undefined;
+}
+
+export interface TrainingOptions {
+  readonly batchSize: number;
+  /** Default "reversible". The weights that training gives are the same, bit for bit. */
+  readonly activations?: Activations;
+  /** Images kept on the device for as long as the network; absent: each step is given normalised images. */
+  readonly data?: Split;
+  /** Random crops out of images padded by so many pixels, and random mirroring; default none. Only with `data`. */
+  readonly padding?: number;
+  readonly flip?: boolean;
+}
+
+export interface LossAndGradients {
+  readonly loss: number;
+  /** [n][classes]. */
+  readonly logits: RealArray;
+  /** Of every trained parameter, with its name and shape. */
+  readonly gradients: ReadonlyMap<string, ParameterTensor>;
+  /** Stream elements that left the fixed-point range. */
+  readonly outOfRange: number;
+}
+
+export interface Reconstruction {
+  /** Largest difference between a block's inputs and what inverting gave back, for each reversible block. */
+  readonly blocks: readonly { readonly stage: number; readonly block: number; readonly error: number }[];
+  readonly max: number;
+  readonly outOfRange: number;
+}
+
+export { type MemoryPlanOptions, memoryPlan } from "./memory.js";
+
+const CODE = "ERR_INVALID_ARGUMENT";
+const NETWORK_KEYS = ["seed", "streams", ...DEVICE_KEYS];
+
+/** A network with fresh parameters. @throws RevNetError ERR_INVALID_SPEC, ERR_UNKNOWN_MODEL, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY */
+export function createNetwork(model: Model, options: NetworkOptions = {}): Network {
+  checkOptions(options, NETWORK_KEYS);
+  return new Network(resolveModel(model), options);
+}
+
+/**
+ * A network from model.safetensors. All its parameters must be there, and no others.
+ * @param options.spec the model, where the file does not carry it
+ * @throws RevNetError as createNetwork, and ERR_FILE, ERR_INVALID_FILE
+ */
+export async function loadNetwork(file: string, options: NetworkOptions & { readonly spec?: Model } = {}): Promise<Network> {
+  checkOptions(options, ["spec", ...NETWORK_KEYS]);
+  const { spec, ...rest } = options;
+  const model = await readModel(file, spec === undefined ? undefined : resolveModel(spec));
+  const network = new Network(model.spec, rest);
+  try {
+    for (const name of network.parameters.keys())
+      if (!model.tensors.has(name)) throw new RevNetError("ERR_INVALID_FILE", `'${file}': parameter '${name}' is missing`);
+    network.setParameters(model.tensors);
+    network.preprocessing = model.preprocessing;
+    return network;
+  } catch (error) {
+    network.dispose();
+    if (!(error instanceof RevNetError) || error.code !== CODE) throw error;
+    throw new RevNetError("ERR_INVALID_FILE", `'${file}' does not fit ${model.spec.name}: ${error.message}`, { cause: error });
+  }
+}
+
+export class Network {
+  readonly spec: NetworkSpec;
+  readonly streams: Streams;
+  readonly #choice: DeviceChoice;
+  readonly #topology: Topology;
+  readonly #executor: Executor;
+  readonly #inference: Inference;
+  #preprocessing: Preprocessing;
+
+  /** `spec` has been checked; see createNetwork. */
+  constructor(spec: NetworkSpec, { seed = 0, streams = "fixed", ...device }: NetworkOptions) {
+    this.spec = spec;
+    this.streams = checkChoice(streams, ["fixed", "float32"], "streams", CODE);
+    this.#choice = chooseDevice(device);
+    this.#topology = buildTopology(spec);
+    this.#executor = new Executor(this.#topology, this.#choice.options, checkSeed(seed));
+    this.#inference = new Inference(this.#topology, this.#executor, this.streams);
+    this.#preprocessing = images.defaultPreprocessing(spec);
+    this.preprocessing = this.#preprocessing;
+  }
+
+  /** "reference", "cpu" or "cuda:N". */
+  get device(): string {
+    return this.#choice.options.device;
+  }
+
+  /** The device and why it is this one. */
+  get deviceChoice(): string {
+    return this.#choice.reason;
+  }
+
+  /** The instruction set and threads, or the GPU. */
+  get description(): string {
+    return this.#executor.session.description;
+  }
+
+  /** How many numbers are trained. */
+  get parameterCount(): number {
+    return this.#executor.buffers.layout.count;
+  }
+
+  /**
+   * Copies of all parameters and running statistics by name, in the layout and order of PyTorch's state_dict. Training makes
+   * them stale: a run refreshes them before it resolves; in between, call refreshParameters first.
+   * @throws RevNetError ERR_STALE
+   */
+  get parameters(): ReadonlyMap<string, ParameterTensor> {
+    return this.#executor.host.tensors;
+  }
+
+  /** Takes new values; parameters that are not named keep theirs. All or nothing. @throws RevNetError ERR_INVALID_ARGUMENT, ERR_STALE */
+  setParameters(parameters: ParameterInput): void {
+    this.#executor.host.set(parameters);
+  }
+
+  /** Fetches the parameters from the device, if training has changed them there. */
+  async refreshParameters(): Promise<void> {
+    await this.#executor.host.pull();
+  }
+
+  /** SHA-256 over all parameters and running statistics: equal where two networks are equal bit for bit. @throws RevNetError ERR_STALE */
+  weightsSha256(): string {
+    return this.#executor.host.sha256();
+  }
+
+  /** Images enter the network as (pixel - mean) * scale; default: mean 0, scale 1 / 255. Saved with the network. */
+  get preprocessing(): Preprocessing {
+    return this.#preprocessing;
+  }
+
+  set preprocessing(value: Preprocessing) {
+    this.#preprocessing = images.checkPreprocessing(this.spec, value);
+    this.#executor.host.later(this.#executor.buffers.mean, this.#preprocessing.mean);
+  }
+
+  /**
+   * Class probabilities by the running statistics, [count][classes].
+   * @param pixels [count][height][width][channels], 0 to 255; any count
+   */
+  async predict(pixels: Images): Promise<Float32Array> {
+    return images.softmax(await this.logits(pixels), this.spec.classes);
+  }
+
+  /** What predict takes the softmax of: [count][classes], Float64Array on the reference. */
+  logits(pixels: Images): Promise<RealArray> {
+    return this.#inference.logits(pixels, this.#preprocessing);
+  }
+
+  /**
+   * Loss and error by the running statistics, on a split or on a data set's test split.
+   * @throws RevNetError ERR_INVALID_ARGUMENT; ERR_ABORTED between two batches
+   */
+  evaluate(data: Dataset | Split, options: EvaluationOptions = {}): Promise<Evaluation> {
+    return this.#inference.evaluate(data, options, this.#preprocessing);
+  }
+
+  /**
+   * Loss, logits and gradients of one batch with its own statistics, as in training; nothing of the network changes.
+   * @param normalized [n][height][width][channels], as the first convolution reads them
+   * @param labels n classes
+   */
+  async lossAndGradients(
+    normalized: RealArray,
+    labels: Labels,
+    options: { readonly activations?: Activations } = {},
+  ): Promise<LossAndGradients> {
+    checkOptions(options, ["activations"]);
+    const n = images.checkNormalized(this.spec, normalized);
+    const classOf = images.checkLabels(this.spec, labels, n);
+    const activations = checkActivations(options.activations);
+    const recorded = this.#executor.program(`gradients ${n} ${activations}`, (buffers) =>
+      gradientProgram(this.#topology, buffers, { n, activations, streams: this.streams, source: { type: "real" } }),
+    );
+    const { inputs, outOfRange, loss, logits } = recorded.program;
+    const { layout, gradients: flatGradients } = this.#executor.buffers;
+    const results = await this.#executor.run(
+      recorded,
+      [[inputs.images!, normalized], [inputs.labels!, classOf], ...zeroed(outOfRange)],
+      [loss, logits, flatGradients!, ...optional(outOfRange)],
+    );
+    const flat = results[2] as RealArray;
+    const gradients = new Map<string, ParameterTensor>();
+    for (const [name, entry] of layout.entries)
+      if (entry.buffer === "parameters") gradients.set(name, { shape: [...entry.shape], data: unpack(entry, flat) });
+    return { loss: results[0]![0]!, logits: results[1] as RealArray, gradients, outOfRange: results[3]?.[0] ?? 0 };
+  }
+
+  /**
+   * Runs one batch forward, then inverts each reversible block from its outputs, and compares: 0 exactly with fixed-point
+   * streams. Keeps a copy of every block's inputs meanwhile, so its memory grows with depth.
+   * @param pixels [n][height][width][channels], 0 to 255
+   * @throws RevNetError ERR_NOT_REVERSIBLE where no block is
+   */
+  async reconstruct(pixels: Images): Promise<Reconstruction> {
+    const n = images.checkBatch(this.spec, pixels);
+    if (!this.#topology.blocks.some((block) => block.reversible))
+      throw new RevNetError(
+        "ERR_NOT_REVERSIBLE",
+        `${this.spec.name} has no reversible block: a revnet has one where a stage has 2 units or more`,
+      );
+    const recorded = this.#executor.program(`reconstruct ${n}`, (buffers) =>
+      reconstructProgram(this.#topology, buffers, { n, streams: this.streams }),
+    );
+    const { program } = recorded;
+    const { inputs, outOfRange } = program;
+    const normalized = images.normalize(pixels, this.#preprocessing);
+    const results = await this.#executor.run(
+      recorded,
+      [[inputs.images!, normalized], ...zeroed(outOfRange)],
+      [program.errors, ...optional(outOfRange)],
+    );
+    const errors = results[0] as RealArray;
+    const blocks = program.blocks.map((block, i) => ({ ...block, error: largest(errors.subarray(2 * i, 2 * i + 2)) }));
+    return { blocks, max: largest(errors), outOfRange: results[1]?.[0] ?? 0 };
+  }
+
+  /**
+   * Records a training step. What it needs beyond the network (gradients, momenta, the data set) is allocated now and kept.
+   * Momenta begin at 0 and are the network's: steps prepared later go on with them.
+   */
+  async prepareTraining(options: TrainingOptions): Promise<TrainingStep> {
+    checkOptions(options, ["batchSize", "activations", "data", "padding", "flip"]);
+    const n = checkInteger(options.batchSize, 1, MAX_BATCH, "batchSize", CODE);
+    const activations = checkActivations(options.activations);
+    const few = norms(this.#topology).find(({ pixels }) => n * pixels < 2);
+    if (few)
+      throw new RevNetError(
+        CODE,
+        `batchSize: ${few.name} would have one value per channel, which has no variance; expected at least 2`,
+      );
+    const augment = augmentation(this.spec, options);
+    const split = options.data === undefined ? undefined : images.checkSplit(this.spec, options.data);
+    const source: ImageSource = split
+      ? { type: "dataset", ...this.#executor.addSplit(split), ...augment, scale: this.#preprocessing.scale }
+      : { type: "real" };
+    const recorded = this.#executor.program(`training ${n} ${activations} ${JSON.stringify(source)}`, (buffers) =>
+      trainingProgram(this.#topology, buffers, { n, activations, streams: this.streams, source }),
+    );
+    if (split) await this.#executor.sendSplit(split);
+    const run = (inputs: [BufferId, Values][], outputs: BufferId[]) => {
+      this.#executor.host.markTrained();
+      return this.#executor.run(recorded, inputs, outputs);
+    };
+    return new TrainingStep(this.spec, recorded.program, run, () => this.#executor.session.planned(recorded.id));
+  }
+
+  /** Bytes allocated now, by category. */
+  memory(): MemoryReport {
+    return this.#executor.session.allocated();
+  }
+
+  /** Writes model.safetensors, with the spec and the preprocessing in its metadata. Atomic. @throws RevNetError ERR_FILE */
+  async save(file: string): Promise<void> {
+    await this.#executor.host.pull();
+    await writeModel(file, this.spec, this.#preprocessing, this.#executor.host.tensors);
+  }
+
+  /** Frees the device's memory. Work under way stops and rejects with ERR_DISPOSED. Idempotent. */
+  dispose(): void {
+    this.#executor.session.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function checkActivations(value: unknown): Activations {
+  return checkChoice(value ?? "reversible", ["reversible", "stored"], "activations", CODE);
+}
+
+function augmentation({ input: [h, w] }: NetworkSpec, { padding = 0, flip = false }: TrainingOptions) {
+  return { padding: checkInteger(padding, 0, Math.min(h, w), "padding", CODE), flip: checkBoolean(flip, "flip", CODE) };
+}
+
+/** NaN if any is. */
+const largest = (values: Iterable<number>): number => Math.max(...values);

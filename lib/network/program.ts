@@ -1,0 +1,221 @@
+/**
+ * The programs of a network. Each returns its ops and buffers, and the buffers through which JavaScript feeds and reads it.
+ *
+ *   training    images -> forward -> loss -> backward -> running statistics -> sgdUpdate
+ *   gradients   the same without the last two: nothing but the gradients (and batch statistics) changes
+ *   inference   images -> forward with running statistics -> loss
+ *   reconstruct images -> forward, with copies -> inverse, block by block, compared with the copies
+ *
+ * Images come from the data set on the device (bytes, augmented), from a batch of bytes, or as normalised numbers.
+ */
+import type { BufferId } from "../../binding.js";
+import { recordBackward } from "./backward.js";
+import type { NetworkBuffers } from "./buffers.js";
+import { recordBlock, recordForward, recordStem } from "./forward.js";
+import { type Activations, type Program, Recorder, type Streams } from "./recorder.js";
+import { norms, type Topology } from "./topology.js";
+
+/** The decay of running statistics in PyTorch's sense: running += 0.01 (batch - running); the authors' 0.99. */
+const RUNNING_MOMENTUM = 0.01;
+
+export type ImageSource =
+  /** `count` images and labels on the device, chosen by `indices`; padded by `padding`, cropped and mirrored at random. */
+  | {
+      readonly type: "dataset";
+      readonly images: BufferId;
+      readonly labels: BufferId;
+      readonly count: number;
+      readonly padding: number;
+      readonly flip: boolean;
+      readonly scale: number;
+    }
+  /** n images as bytes and n labels, given for each run; an index of -1 leaves a row out. */
+  | { readonly type: "bytes"; readonly scale: number }
+  /** n normalised images and n labels, given for each run; a label of -1 leaves a row out of the loss. */
+  | { readonly type: "real" };
+
+/** Buffers that a run writes first; which there are depends on the source. */
+export interface BatchInputs {
+  /** Bytes or real, [n][h][w][c]. */
+  readonly images?: BufferId;
+  /** Index, [n]. */
+  readonly labels?: BufferId;
+  readonly indices?: BufferId;
+  /** Index, [4]: seed low, seed high, step low, step high. */
+  readonly counter?: BufferId;
+}
+
+export interface StepProgram extends Program {
+  readonly n: number;
+  readonly inputs: BatchInputs;
+  readonly logits: BufferId;
+  /** Real [1], index [1]. */
+  readonly loss: BufferId;
+  readonly correct: BufferId;
+  /** Index [1], to be set to 0 before a run; undefined where streams are real. */
+  readonly outOfRange: BufferId | undefined;
+}
+
+export interface TrainingProgram extends StepProgram {
+  /** Real [3]: learning rate, momentum, weight decay. */
+  readonly hyperparameters: BufferId;
+}
+
+export interface ReconstructProgram extends Program {
+  readonly n: number;
+  readonly inputs: BatchInputs;
+  readonly outOfRange: BufferId | undefined;
+  /** Real [2 * blocks]: largest error of x1 and of x2 of each. */
+  readonly errors: BufferId;
+  readonly blocks: readonly { readonly stage: number; readonly block: number }[];
+}
+
+export interface ProgramOptions {
+  readonly n: number;
+  readonly streams: Streams;
+  readonly activations: Activations;
+  readonly source: ImageSource;
+}
+
+export function gradientProgram(topology: Topology, buffers: NetworkBuffers, options: ProgramOptions): StepProgram {
+  buffers.addGradients();
+  const r = new Recorder(topology, buffers, { ...options, statistics: "batch" });
+  return { ...recordGradients(r, options), locals: r.locals, ops: r.ops };
+}
+
+export function trainingProgram(topology: Topology, buffers: NetworkBuffers, options: ProgramOptions): TrainingProgram {
+  const gradients = buffers.addGradients();
+  const momenta = buffers.addMomenta();
+  const r = new Recorder(topology, buffers, { ...options, statistics: "batch" });
+  const step = recordGradients(r, options);
+  for (const norm of norms(topology))
+    for (const [part, tensor] of norm.inputs.entries())
+      r.emit({
+        op: "updateRunningStatistics",
+        c: norm.channels / norm.inputs.length,
+        count: r.n * norm.pixels,
+        momentum: RUNNING_MOMENTUM,
+        statistics: buffers.statistics(tensor),
+        running: buffers.runningStatistics(norm, part),
+      });
+  const hyperparameters = r.pinned("hyperparameters", "real", 3);
+  const { elements, decayed } = buffers.layout;
+  r.emit({ op: "sgdUpdate", elements, decayed, parameters: buffers.parameters, gradients, momenta, hyperparameters });
+  return { ...step, hyperparameters, locals: r.locals, ops: r.ops };
+}
+
+export function inferenceProgram(
+  topology: Topology,
+  buffers: NetworkBuffers,
+  options: Omit<ProgramOptions, "activations">,
+): StepProgram {
+  const r = new Recorder(topology, buffers, { ...options, statistics: "running" });
+  const batch = recordBatch(r, options.source);
+  const result = recordResults(r);
+  // Reversible blocks in place are also the cheapest where nothing has to be kept.
+  recordForward(r, batch.images, result.logits, "reversible");
+  recordLoss(r, result, batch.labels);
+  return { ...result, n: r.n, inputs: batch.inputs, outOfRange: r.outOfRange, locals: r.locals, ops: r.ops };
+}
+
+export function reconstructProgram(
+  topology: Topology,
+  buffers: NetworkBuffers,
+  options: Omit<ProgramOptions, "activations" | "source">,
+): ReconstructProgram {
+  const r = new Recorder(topology, buffers, { ...options, statistics: "batch" });
+  const images = r.pinned(
+    "images",
+    "real",
+    r.elements({ h: topology.spec.input[0], w: topology.spec.input[1], c: topology.spec.input[2] }),
+  );
+  const reversible = topology.blocks.filter((block) => block.reversible);
+  const errors = r.pinned("errors", "real", 2 * reversible.length);
+
+  let streams = recordStem(r, images).streams;
+  const done = [];
+  for (const block of topology.blocks) {
+    const copies = block.reversible
+      ? streams.map((x, i) => ({ x, copy: r.stream(`${block.f.name}.x${i + 1}.copy`, block.input) }))
+      : [];
+    for (const { x, copy } of copies) r.emit({ op: "copy", elements: r.elements(block.input), x, y: copy });
+    streams = recordBlock(r, block, streams, "reversible").y;
+    if (block.reversible) done.push({ block, copies });
+  }
+  for (const [i, { block, copies }] of [...done.entries()].reverse()) {
+    const [stream1, stream2] = copies.map(({ x }) => x) as [BufferId, BufferId];
+    const f = buffers.layers(block.f, r.n, "batch");
+    const g = buffers.layers(block.g!, r.n, "batch");
+    r.emit({ op: "reversibleInverse", f, g, stream1, stream2, hidden: r.hidden(block.f) });
+    for (const [j, { x, copy }] of copies.entries())
+      r.emit({ op: "maximumDifference", elements: r.elements(block.input), a: x, b: copy, y: r.view(errors, 2 * i + j, 1) });
+  }
+  const blocks = reversible.map(({ stage, index }) => ({ stage, block: index }));
+  return { n: r.n, inputs: { images }, outOfRange: r.outOfRange, errors, blocks, locals: r.locals, ops: r.ops };
+}
+
+type Results = Pick<StepProgram, "logits" | "loss" | "correct">;
+
+function recordResults(r: Recorder): Results {
+  return {
+    logits: r.pinned("logits", "real", r.n * r.topology.spec.classes),
+    loss: r.pinned("loss", "real", 1),
+    correct: r.pinned("correct", "index", 1),
+  };
+}
+
+/** Images to loss to gradients. */
+function recordGradients(r: Recorder, options: ProgramOptions): Omit<StepProgram, keyof Program> {
+  const batch = recordBatch(r, options.source);
+  const result = recordResults(r);
+  const forward = recordForward(r, batch.images, result.logits, options.activations);
+  const logitsGradient = r.local("logits.gradient", "real", r.n * r.topology.spec.classes);
+  recordLoss(r, result, batch.labels, logitsGradient);
+  recordBackward(r, forward, logitsGradient);
+  return { ...result, n: r.n, inputs: batch.inputs, outOfRange: r.outOfRange };
+}
+
+function recordLoss(r: Recorder, { logits, loss, correct }: Results, labels: BufferId, dx?: BufferId): void {
+  const { classes } = r.topology.spec;
+  r.emit({ op: "softmaxCrossEntropy", n: r.n, classes, x: logits, labels, loss, correct, ...(dx !== undefined && { dx }) });
+}
+
+/** Where a batch's normalised images and its labels are, and what to write for them. */
+function recordBatch(r: Recorder, source: ImageSource): { images: BufferId; labels: BufferId; inputs: BatchInputs } {
+  const [h, w, c] = r.topology.spec.input;
+  const elements = r.elements({ h, w, c });
+  if (source.type === "real") {
+    const inputs = { images: r.pinned("images", "real", elements), labels: r.pinned("labels", "index", r.n) };
+    return { ...inputs, inputs };
+  }
+  const choice = { indices: r.pinned("indices", "index", r.n), counter: r.pinned("counter", "index", 4) };
+  const { images, labels, count, padding, flip, scale } =
+    source.type === "dataset" ? source : givenBytes(r, elements, source.scale);
+  const inputs = source.type === "dataset" ? choice : { ...choice, images, labels };
+  const y = r.real("images.normalised", { h, w, c });
+  const yLabels = r.local("labels.batch", "index", r.n);
+  r.emit({
+    op: "gatherBatch",
+    ...r.extent({ h, w, c }),
+    count,
+    padding,
+    flip,
+    scale,
+    images,
+    labels,
+    ...choice,
+    mean: r.buffers.mean,
+    y,
+    yLabels,
+  });
+  return { images: y, labels: yLabels, inputs };
+}
+
+const givenBytes = (r: Recorder, elements: number, scale: number) => ({
+  images: r.pinned("images", "byte", elements),
+  labels: r.pinned("labels", "index", r.n),
+  count: r.n,
+  padding: 0,
+  flip: false,
+  scale,
+});

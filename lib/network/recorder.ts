@@ -1,0 +1,92 @@
+/** A program under construction: its ops so far, and the buffers that are its own. */
+import type { Extent as BatchExtent, BufferId, BufferRecord, ElementType, Op } from "../../binding.js";
+import type { NetworkBuffers, StatisticsSource } from "./buffers.js";
+import { convolutionOutput, type Extent, type ResidualFunction, type Topology } from "./topology.js";
+
+/** How a RevNet's streams are kept: "fixed" is exact, "float32" the paper's arithmetic. ResNets are always real. */
+export type Streams = "fixed" | "float32";
+/** "reversible": rebuilt in the backward pass; "stored": kept from the forward pass. A ResNet stores in either case. */
+export type Activations = "reversible" | "stored";
+
+export interface Program {
+  readonly locals: BufferRecord[];
+  readonly ops: Op[];
+}
+
+export interface RecorderOptions {
+  /** Images of a batch. */
+  readonly n: number;
+  readonly statistics: StatisticsSource;
+  readonly streams: Streams;
+}
+
+export class Recorder implements Program {
+  readonly locals: BufferRecord[] = [];
+  readonly ops: Op[] = [];
+  readonly n: number;
+  readonly statistics: StatisticsSource;
+  /** [1] elements that left the fixed-point range; undefined where streams are real. */
+  readonly outOfRange: BufferId | undefined;
+  private readonly streamType: ElementType;
+  private readonly firstLocal: number;
+
+  /** The program is for the buffers as they are now: add those that it needs before. */
+  constructor(
+    readonly topology: Topology,
+    readonly buffers: NetworkBuffers,
+    options: RecorderOptions,
+  ) {
+    this.n = options.n;
+    this.statistics = options.statistics;
+    this.firstLocal = buffers.records.length;
+    this.streamType = topology.spec.kind === "revnet" && options.streams === "fixed" ? "fixed" : "real";
+    if (this.streamType === "fixed") this.outOfRange = this.pinned("outOfRange", "index", 1);
+  }
+
+  emit(op: Op): void {
+    this.ops.push(op);
+  }
+
+  /** An activation, alive from the op that writes it to the last that reads it. */
+  local(name: string, type: ElementType, elements: number): BufferId {
+    return this.addLocal({ name, type, elements, category: "activations" });
+  }
+
+  /** A local that JavaScript writes before a run or reads after it: alive during the whole program. */
+  pinned(name: string, type: ElementType, elements: number): BufferId {
+    return this.addLocal({ name, type, elements, category: "activations", pinned: true });
+  }
+
+  /** `elements` elements of a local from `offset` on. */
+  view(parent: BufferId, offset: number, elements: number): BufferId {
+    const { name, type, category } = this.locals[parent - this.firstLocal]!;
+    return this.addLocal({ name, type, category, elements, parent, offset });
+  }
+
+  /** An image tensor [n][h][w][c]. */
+  real(name: string, extent: Extent): BufferId {
+    return this.local(name, "real", this.elements(extent));
+  }
+
+  /** A residual stream [n][h][w][c]. */
+  stream(name: string, extent: Extent): BufferId {
+    return this.local(name, this.streamType, this.elements(extent));
+  }
+
+  /** The hidden tensors of F or G: the output of every layer but the last. */
+  hidden(f: ResidualFunction): BufferId[] {
+    return f.layers.slice(0, -1).map(({ name, shape }) => this.real(name, convolutionOutput(shape)));
+  }
+
+  elements({ h, w, c }: Extent): number {
+    return this.n * h * w * c;
+  }
+
+  extent({ h, w, c }: Extent): BatchExtent {
+    return { n: this.n, h, w, c };
+  }
+
+  private addLocal(record: BufferRecord): BufferId {
+    return this.firstLocal + this.locals.push(record) - 1;
+  }
+}

@@ -1,0 +1,103 @@
+/** A training program ready to run: one call, one step of SGD. */
+import type { BufferId, MemoryReport, Values } from "../../binding.js";
+import { RevNetError } from "../errors.js";
+import { checkNumber, checkOptions, describe } from "../validation.js";
+import { checkLabels, checkNormalized, type Labels } from "./images.js";
+import type { RealArray } from "./parameters.js";
+import type { TrainingProgram } from "./program.js";
+import type { NetworkSpec } from "./spec.js";
+
+/** What changes from step to step: the parameter block that a replay reads. */
+export interface StepSettings {
+  readonly learningRate: number;
+  readonly momentum: number;
+  readonly weightDecay: number;
+  /** With the seed, the key of the step's random crops and flips; default 0. */
+  readonly step?: number;
+  readonly seed?: number | bigint;
+}
+
+/** Which images: by index where the data is on the device, otherwise normalised NHWC images themselves. */
+export type StepBatch = { readonly indices: Int32Array } | { readonly images: RealArray; readonly labels: Labels };
+
+export interface StepResult {
+  /** Mean over the batch, before the update. */
+  readonly loss: number;
+  /** Images classified correctly. */
+  readonly correct: number;
+  /** Stream elements that left the fixed-point range; then the step was not exact. */
+  readonly outOfRange: number;
+}
+
+/** Runs a program on the network's session; given by the network. */
+export type RunProgram = (inputs: [BufferId, Values][], outputs: BufferId[]) => Promise<Values[]>;
+
+const CODE = "ERR_INVALID_ARGUMENT";
+const SETTINGS = ["learningRate", "momentum", "weightDecay", "step", "seed", "indices", "images", "labels"];
+
+export class TrainingStep {
+  constructor(
+    private readonly spec: NetworkSpec,
+    private readonly program: TrainingProgram,
+    private readonly runProgram: RunProgram,
+    /** Bytes that the session will hold once the step has run. */
+    readonly planned: () => MemoryReport,
+  ) {}
+
+  get batchSize(): number {
+    return this.program.n;
+  }
+
+  /** Several steps may be started at once; they run in order. @throws RevNetError ERR_INVALID_ARGUMENT, ERR_DISPOSED */
+  async run(settings: StepSettings & StepBatch): Promise<StepResult> {
+    checkOptions(settings, SETTINGS, "step");
+    const { learningRate, momentum, weightDecay } = settings;
+    const hyperparameters = Float64Array.of(
+      checkNumber(learningRate, 0, Infinity, "learningRate", CODE),
+      checkNumber(momentum, 0, 1, "momentum", CODE),
+      checkNumber(weightDecay, 0, Infinity, "weightDecay", CODE),
+    );
+    const { outOfRange, loss, correct } = this.program;
+    const inputs: [BufferId, Values][] = [[this.program.hyperparameters, hyperparameters], ...this.batch(settings)];
+    if (outOfRange !== undefined) inputs.push([outOfRange, new Int32Array(1)]);
+    const results = await this.runProgram(inputs, [loss, correct, ...(outOfRange === undefined ? [] : [outOfRange])]);
+    return { loss: results[0]![0]!, correct: results[1]![0]!, outOfRange: results[2]?.[0] ?? 0 };
+  }
+
+  private batch(settings: StepSettings & StepBatch): [BufferId, Values][] {
+    const { indices, counter, images, labels } = this.program.inputs;
+    if (indices !== undefined) {
+      if (!("indices" in settings) || !(settings.indices instanceof Int32Array) || settings.indices.length !== this.batchSize)
+        throw new RevNetError(
+          CODE,
+          `indices: expected an Int32Array of ${this.batchSize}, got ${describe((settings as { indices?: unknown }).indices)}`,
+        );
+      return [
+        [indices, settings.indices],
+        [counter!, Int32Array.of(...words(settings.seed ?? 0), ...words(settings.step ?? 0))],
+      ];
+    }
+    if (!("images" in settings))
+      throw new RevNetError(CODE, "this step takes { images, labels }, since no data set was given for it");
+    const count = checkNormalized(this.spec, settings.images);
+    if (count !== this.batchSize) throw new RevNetError(CODE, `images: expected a batch of ${this.batchSize}, got ${count}`);
+    return [
+      [images!, settings.images],
+      [labels!, checkLabels(this.spec, settings.labels, count)],
+    ];
+  }
+}
+
+/** A 64-bit number as two words, low first. */
+function words(value: number | bigint): [number, number] {
+  const bits = checkSeed(value);
+  return [Number(BigInt.asIntN(32, bits)), Number(BigInt.asIntN(32, bits >> 32n))];
+}
+
+/** A seed: a safe integer or a bigint, at least 0 and below 2^64. */
+export function checkSeed(seed: unknown, what = "seed"): bigint {
+  const bits = typeof seed === "bigint" ? seed : typeof seed === "number" && Number.isSafeInteger(seed) ? BigInt(seed) : -1n;
+  if (bits < 0n || bits >= 1n << 64n)
+    throw new RevNetError(CODE, `${what}: expected an integer from 0 to 2^64 - 1, got ${describe(seed)}`);
+  return bits;
+}
