@@ -36,7 +36,9 @@ export function toRevNetError(error: unknown): RevNetError {
   if (error instanceof RevNetError) return error;
   const { code, message } = error as { code?: unknown; message?: unknown };
   const known = typeof code === "string" && code.startsWith("ERR_");
-  const converted = new RevNetError(known ? code : "ERR_INTERNAL", typeof message === "string" ? message : String(error), { cause: error });
+  const converted = new RevNetError(known ? code : "ERR_INTERNAL", typeof message === "string" ? message : String(error), {
+    cause: error,
+  });
   Error.captureStackTrace(converted, toRevNetError);
   return converted;
 }
@@ -106,5 +108,6 @@ export const native: typeof Binding = {
   plan: (options, buffers, program) => call(() => loadAddon().plan(options, buffers, program)),
   devices: () => call(() => loadAddon().devices()),
   buildInfo: () => call(() => loadAddon().buildInfo()),
-  philox: (seed, streamLow, streamHigh, purpose, count) => call(() => loadAddon().philox(seed, streamLow, streamHigh, purpose, count)),
+  philox: (seed, streamLow, streamHigh, purpose, count) =>
+    call(() => loadAddon().philox(seed, streamLow, streamHigh, purpose, count)),
 };

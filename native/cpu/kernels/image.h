@@ -65,7 +65,9 @@ struct NormGradientOf {
 template <class Source>
 inline void fillImage(float* image, const PaddedImage& g, const Source& source, size_t firstPixel) {
   const size_t rowStride = g.rowStride(), blockStride = g.blockStride();
-  const size_t side = static_cast<size_t>(g.border) * kLanes;
+  const auto clearSide = [&](float* to) {
+    for (int i = 0; i < g.border; ++i) store(to + i * kLanes, Vec{});
+  };
   forEachBlock(g.c, [&](int block, int count, auto kind) {
     float* plane = image + static_cast<size_t>(block) * blockStride;
     const size_t edge = static_cast<size_t>(g.border) * rowStride;
@@ -73,12 +75,12 @@ inline void fillImage(float* image, const PaddedImage& g, const Source& source, 
     std::memset(plane + blockStride - edge, 0, edge * sizeof(float));
     for (int row = 0; row < g.h; ++row) {
       float* to = plane + static_cast<size_t>(row + g.border) * rowStride;
-      std::memset(to, 0, side * sizeof(float));
-      to += side;
+      clearSide(to);
+      to += g.border * kLanes;
       size_t at = (firstPixel + static_cast<size_t>(row) * static_cast<size_t>(g.w)) * static_cast<size_t>(g.c);
       for (int column = 0; column < g.w; ++column, to += kLanes, at += static_cast<size_t>(g.c))
         store(to, source.read(at, block, count, kind));
-      std::memset(to, 0, side * sizeof(float));
+      clearSide(to);
     }
   });
 }

@@ -1,0 +1,131 @@
+/** How a command describes itself, and how its arguments are read: flags are the API's options in kebab-case. */
+import { parseArgs } from "node:util";
+import { unknownMessage } from "../validation.js";
+
+/** Bad usage: exit status 2. */
+export class UsageError extends Error {}
+
+type FlagType = "string" | "integer" | "number" | "boolean";
+
+export interface Flag {
+  type: FlagType;
+  help: string;
+  /** What stands for the value in the help, such as "DIR". */
+  value?: string;
+}
+export type Flags = Readonly<Record<string, Flag>>;
+
+type ValueOf<F extends Flag> = F["type"] extends "string" ? string : F["type"] extends "boolean" ? boolean : number;
+/** Values of the flags that were given, under the API's names: `--batch-size` is `batchSize`. */
+export type FlagValues<F extends Flags> = { [K in keyof F & string as Camel<K>]?: ValueOf<F[K]> };
+type Camel<K extends string> = K extends `${infer Head}-${infer Tail}` ? `${Head}${Capitalize<Camel<Tail>>}` : K;
+
+export interface Context {
+  /** Aborted by the first Ctrl-C, where the command is interruptible. */
+  readonly signal: AbortSignal;
+}
+
+/** `run` returns the exit status, 0 if undefined. */
+export interface Command<F extends Flags = Flags> {
+  readonly name: string;
+  readonly summary: string;
+  /** Positional arguments, as the usage line shows them. */
+  readonly positionals: string;
+  /** How many there may be. */
+  readonly arity: readonly [number, number];
+  readonly flags: F;
+  /** Whether it ends by itself soon after `signal`; the others are ended by Ctrl-C at once. */
+  readonly interruptible?: boolean;
+  run(values: FlagValues<F>, positionals: string[], context: Context): Promise<number | undefined>;
+}
+
+/** Keeps the flags' literal types for `run`. */
+export function defineCommand<const F extends Flags>(command: Command<F>): Command {
+  return command as unknown as Command;
+}
+
+export const JSON_FLAG = { json: { type: "boolean", help: "print the result as JSON" } } as const satisfies Flags;
+const HELP_FLAG: Flag = { type: "boolean", help: "show this" };
+
+const camel = (name: string) => name.replace(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+
+export interface Arguments {
+  help: boolean;
+  values: FlagValues<Flags>;
+  positionals: string[];
+}
+
+/** @throws UsageError naming the flag, what it was and what was expected */
+export function readArguments(command: Command, args: string[]): Arguments {
+  const flags: Flags = { ...command.flags, help: HELP_FLAG };
+  const options = Object.fromEntries(
+    Object.entries(flags).map(([name, { type }]) => [
+      name,
+      { type: type === "boolean" ? ("boolean" as const) : ("string" as const) },
+    ]),
+  );
+  const { tokens, positionals } = parseArgs({
+    args,
+    options: { ...options, help: { type: "boolean", short: "h" } },
+    allowPositionals: true,
+    strict: false,
+    tokens: true,
+  });
+  const values: Record<string, unknown> = {};
+  for (const token of tokens) {
+    if (token.kind !== "option") continue;
+    const flag = Object.hasOwn(flags, token.name) ? flags[token.name] : undefined;
+    if (!flag)
+      throw new UsageError(
+        unknownMessage(
+          "option",
+          token.rawName,
+          Object.keys(flags).map((name) => `--${name}`),
+        ),
+      );
+    if (camel(token.name) in values) throw new UsageError(`--${token.name} is given twice`);
+    values[camel(token.name)] = readValue(token.name, flag, token.value);
+  }
+  const { help: asked, ...given } = values;
+  const help = asked === true;
+  const [fewest, most] = command.arity;
+  if (!help && (positionals.length < fewest || positionals.length > most)) {
+    const problem = positionals.length < fewest ? "an argument is missing" : `unexpected argument '${positionals[most]}'`;
+    throw new UsageError(`${problem}; usage: ${usage(command)}`);
+  }
+  return { help, values: given as FlagValues<Flags>, positionals };
+}
+
+function readValue(name: string, { type }: Flag, text: string | undefined): string | number | boolean {
+  if (type === "boolean") {
+    if (text !== undefined) throw new UsageError(`--${name} takes no value, got '${text}'`);
+    return true;
+  }
+  if (text === undefined || text === "" || text.startsWith("--")) throw new UsageError(`--${name} expects a value`);
+  if (type === "string") return text;
+  const number = Number(text);
+  if (text.trim() === "" || !Number.isFinite(number) || (type === "integer" && !Number.isSafeInteger(number)))
+    throw new UsageError(`--${name} expects ${type === "integer" ? "an integer" : "a number"}, got '${text}'`);
+  return number;
+}
+
+const usage = ({ name, positionals }: Command) => `revnet ${[name, positionals, "[options]"].filter(Boolean).join(" ")}`;
+
+export function helpText(command: Command): string {
+  const rows = Object.entries({ ...command.flags, help: HELP_FLAG }).map(([name, flag]) => {
+    const placeholder = { string: flag.value ?? "TEXT", integer: flag.value ?? "N", number: flag.value ?? "X", boolean: "" }[
+      flag.type
+    ];
+    return [`--${name} ${placeholder}`.trim(), flag.help] as const;
+  });
+  const width = Math.max(...rows.map(([left]) => left.length));
+  return [
+    `Usage: ${usage(command)}`,
+    "",
+    command.summary,
+    "",
+    "Options:",
+    ...rows.map(([left, help]) => `  ${left.padEnd(width)}  ${help}`),
+    "",
+  ].join("\n");
+}

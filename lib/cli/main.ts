@@ -1,0 +1,94 @@
+#!/usr/bin/env node
+/** The command line: finds the command, reads its arguments, and turns errors into exit statuses 0, 1, 2 and 130. */
+import { RevNetError } from "../errors.js";
+import { unknownMessage } from "../validation.js";
+import { bench } from "./bench.js";
+import { type Command, helpText, readArguments, UsageError } from "./command.js";
+import { doctor } from "./doctor.js";
+import { evaluate } from "./evaluate.js";
+import { gradcheck } from "./gradcheck.js";
+import { inspect } from "./inspect.js";
+import { memory } from "./memory.js";
+import { print } from "./output.js";
+import { predict } from "./predict.js";
+import { train } from "./train.js";
+
+const COMMANDS: readonly Command[] = [train, evaluate, predict, inspect, memory, gradcheck, bench, doctor];
+/** Errors that an option's value causes. */
+const USAGE_CODES = ["ERR_INVALID_ARGUMENT", "ERR_UNKNOWN_MODEL"];
+const EXIT_FAILURE = 1;
+const EXIT_USAGE = 2;
+const EXIT_INTERRUPTED = 130;
+
+function overview(): string {
+  const width = Math.max(...COMMANDS.map(({ name }) => name.length));
+  const rows = COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
+  return [
+    "Usage: revnet COMMAND [options]",
+    "",
+    "Commands:",
+    ...rows,
+    "",
+    "revnet COMMAND --help shows a command's options.",
+    "",
+  ].join("\n");
+}
+
+async function main([name, ...args]: string[]): Promise<number> {
+  if (name === undefined || name === "--help" || name === "-h" || name === "help") {
+    (name === undefined ? process.stderr : process.stdout).write(overview());
+    return name === undefined ? EXIT_USAGE : 0;
+  }
+  const command = COMMANDS.find((candidate) => candidate.name === name);
+  if (!command)
+    throw new UsageError(
+      unknownMessage(
+        "command",
+        name,
+        COMMANDS.map((candidate) => candidate.name),
+      ),
+    );
+  const { help, values, positionals } = readArguments(command, args);
+  if (help) {
+    print(helpText(command).trimEnd());
+    return 0;
+  }
+  return (await command.run(values, positionals, { signal: interruption(command) })) ?? 0;
+}
+
+/** The first Ctrl-C asks an interruptible command to finish; the second, and the first for the others, ends the process. */
+function interruption(command: Command): AbortSignal {
+  const controller = new AbortController();
+  process.on("SIGINT", () => {
+    if (!command.interruptible || controller.signal.aborted) process.exit(EXIT_INTERRUPTED);
+    process.stderr.write("\nstopping; Ctrl-C again to quit at once\n");
+    controller.abort();
+  });
+  return controller.signal;
+}
+
+function report(error: unknown): number {
+  if (error instanceof RevNetError && error.code === "ERR_ABORTED") {
+    process.stderr.write(`revnet: ${error.message}\n`);
+    return EXIT_INTERRUPTED;
+  }
+  if (error instanceof UsageError || (error instanceof RevNetError && USAGE_CODES.includes(error.code))) {
+    process.stderr.write(`revnet: ${error.message}\n`);
+    return EXIT_USAGE;
+  }
+  // An error without a code is a defect of this package; its stack says where.
+  process.stderr.write(`revnet: ${error instanceof RevNetError ? error.message : ((error as Error).stack ?? String(error))}\n`);
+  return EXIT_FAILURE;
+}
+
+// A reader that leaves early (`revnet inspect ... | head`) is no error; output to it is dropped.
+for (const stream of [process.stdout, process.stderr])
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+  });
+
+main(process.argv.slice(2))
+  .catch(report)
+  .then((status) => {
+    process.exitCode = status;
+  });

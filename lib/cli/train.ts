@@ -1,0 +1,92 @@
+/** revnet train */
+import { RevNetError } from "../errors.js";
+import { memoryPlan } from "../network/network.js";
+import type { TrainOptions } from "../training/options.js";
+import type { Summary } from "../training/summary.js";
+import { trainRevNet } from "../training/trainer.js";
+import { defineCommand, type FlagValues, JSON_FLAG, UsageError } from "./command.js";
+import { DATA_FLAGS, DEVICE_FLAGS } from "./flags.js";
+import { bytes, percent, print, printJson } from "./output.js";
+import { Progress } from "./progress.js";
+
+const FLAGS = {
+  model: { type: "string", value: "MODEL", help: "a published model (default revnet-38) or a path to a JSON file" },
+  ...DATA_FLAGS,
+  epochs: { type: "integer", help: "passes over the training images; or" },
+  steps: { type: "integer", help: "batches to train on (default: the model's recipe)" },
+  "batch-size": { type: "integer", help: "images of a step (default: the model's recipe)" },
+  "learning-rate": { type: "number", help: "base learning rate (default: the model's recipe)" },
+  momentum: { type: "number", help: "of SGD (default: the model's recipe)" },
+  "weight-decay": { type: "number", help: "of conv and linear weights (default: the model's recipe)" },
+  schedule: { type: "string", value: "NAME", help: "step, constant or cosine (default: the model's recipe)" },
+  "no-augment": { type: "boolean", help: "no random shifts and flips" },
+  activations: { type: "string", value: "MODE", help: "reversible (default) or stored; the weights are the same" },
+  streams: { type: "string", value: "KIND", help: "fixed (default, exact) or float32 (drifts)" },
+  precision: { type: "string", value: "NAME", help: "float32" },
+  seed: { type: "integer", help: "the same seed gives the same bits (default 0)" },
+  ...DEVICE_FLAGS,
+  "validate-every": { type: "integer", help: "steps between evaluations on the test images (default: an epoch's)" },
+  out: { type: "string", value: "DIR", help: "write config.json, metrics.jsonl, summary.json and model.safetensors here" },
+  ...JSON_FLAG,
+} as const;
+
+export const train = defineCommand({
+  name: "train",
+  summary: "Train a network. Ctrl-C ends it after the running step and writes what it has.",
+  positionals: "",
+  arity: [0, 0],
+  flags: FLAGS,
+  interruptible: true,
+  async run(values, _positionals, { signal }) {
+    const progress = new Progress(values.json ? process.stderr : process.stdout);
+    const options = toOptions(values, signal);
+    const run = trainRevNet(options);
+    try {
+      for await (const event of run) progress.show(event);
+    } catch (error) {
+      progress.clear();
+      if (error instanceof RevNetError && error.code === "ERR_ABORTED" && values.out !== undefined)
+        process.stderr.write(`what was trained is in ${values.out}\n`);
+      throw error;
+    }
+    const { network, summary } = await run;
+    if (values.json) printJson(summary);
+    else printSummary(summary, storedActivations(summary, network.spec, options), values.out);
+    network.dispose();
+    return 0;
+  },
+});
+
+function toOptions(values: FlagValues<typeof FLAGS>, signal: AbortSignal): TrainOptions {
+  if (values.data === undefined) throw new UsageError("--data is missing: shapes, cifar-10 or cifar-100");
+  const { json: _, out, noAugment, learningRate, momentum, weightDecay, model = "revnet-38", ...same } = values;
+  const optimizer = Object.fromEntries(
+    Object.entries({ learningRate, momentum, weightDecay }).filter(([, value]) => value !== undefined),
+  );
+  // The remaining flags are options by the same names; trainRevNet checks their values.
+  return { ...same, model, optimizer, augment: !noAugment, outDir: out, signal } as TrainOptions;
+}
+
+/** Bytes of activations that the same steps take when all are kept. */
+function storedActivations(summary: Summary, spec: Parameters<typeof memoryPlan>[0], { device }: TrainOptions): number {
+  const { batchSize, streams, threads } = summary;
+  return memoryPlan(spec, { batchSize, activations: "stored", streams, threads, device: device ?? "auto" }).activations;
+}
+
+function printSummary(summary: Summary, stored: number, out: string | undefined): void {
+  const { activations } = summary.memory;
+  const ratio = activations < stored ? ` (stored: ${bytes(stored)}, ${(stored / activations).toFixed(1)} times as much)` : "";
+  const lines = [
+    `test error          ${percent(summary.testError ?? Number.NaN)}`,
+    `step                ${summary.stepMilliseconds.median.toFixed(1)} ms (${summary.imagesPerSecond.toFixed(0)} images/s)`,
+    `activation memory   ${bytes(activations)}${ratio}`,
+    `memory in all       ${bytes(summary.memory.total)}`,
+    ...(summary.reconstruction.exact === null
+      ? []
+      : [`reconstruction      ${summary.reconstruction.exact ? "exact, bit for bit" : "not exact"}`]),
+    ...(summary.reconstruction.outOfRange > 0 ? [`out of range        ${summary.reconstruction.outOfRange} stream values`] : []),
+    `weights sha256      ${summary.weightsSha256}`,
+    ...(out === undefined ? [] : [`files               ${out}`]),
+  ];
+  print(lines.join("\n"));
+}

@@ -1,0 +1,24 @@
+/** revnet: Reversible Residual Networks for Node.js. Everything public is exported here. */
+export type { MemoryReport } from "../binding.js";
+export { type Dataset, meanImage, type Split } from "./data/dataset.js";
+export { type DatasetName, type DatasetOptions, openDataset } from "./data/open.js";
+export { RevNetError } from "./errors.js";
+export { type Model, modelNames, resolveModel } from "./network/models.js";
+export { createNetwork, loadNetwork, memoryPlan, Network } from "./network/network.js";
+export type { AugmentRecipe, OptimizerRecipe, Recipe } from "./network/recipe.js";
+export type { NetworkSpec } from "./network/spec.js";
+export type {
+  DoneEvent,
+  EpochEvent,
+  OutOfRangeEvent,
+  StartEvent,
+  StepEvent,
+  TrainingEvent,
+  ValidationEvent,
+} from "./training/events.js";
+export { checkGradients, type GradientCheck } from "./training/gradient-check.js";
+export type { TrainOptions } from "./training/options.js";
+export type { History, TrainingResult, TrainingRun } from "./training/run.js";
+export type { Schedule } from "./training/schedule.js";
+export type { Summary } from "./training/summary.js";
+export { trainRevNet } from "./training/trainer.js";

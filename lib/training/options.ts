@@ -1,0 +1,217 @@
+/** What trainRevNet takes, checked and completed by the model's recipe. */
+import { availableParallelism } from "node:os";
+import { type Dataset, validateDataset } from "../data/dataset.js";
+import { DATASETS, type DatasetName, MAX_COUNT } from "../data/open.js";
+import { RevNetError } from "../errors.js";
+import { type Model, resolveModel } from "../network/models.js";
+import {
+  type AugmentRecipe,
+  checkAugment,
+  checkOptimizer,
+  MAX_BATCH,
+  type OptimizerRecipe,
+  type Recipe,
+} from "../network/recipe.js";
+import type { NetworkSpec } from "../network/spec.js";
+import { checkChoice, checkInteger, checkKeys, describe } from "../validation.js";
+import { resolveSchedule, type Schedule, type ScheduleName } from "./schedule.js";
+
+export const ACTIVATIONS = ["reversible", "stored"] as const;
+export const STREAMS = ["fixed", "float32"] as const;
+export const PRECISIONS = ["float32"] as const;
+
+export interface TrainOptions {
+  /** A published model's name, a path to a JSON file, or a spec. Named models take the data's number of classes. */
+  model: Model;
+  /** A data set's name, or any object that satisfies Dataset. */
+  data: DatasetName | Dataset;
+  /** Folder of the data set's files; not for `shapes`. */
+  dataDir?: string | undefined;
+  /** Number of training and of test images (see openDataset); default all. */
+  trainCount?: number | undefined;
+  testCount?: number | undefined;
+  /** How long to train: one of the two; default the recipe's steps. An epoch is floor(images / batchSize) steps. */
+  epochs?: number | undefined;
+  steps?: number | undefined;
+  /** Images of a step; default the recipe's. */
+  batchSize?: number | undefined;
+  /** Of initialisation, order and augmentation, a non-negative integer; default 0. The same seed gives the same bits. */
+  seed?: number | undefined;
+  /** "auto" (default), "cpu", "cuda", "cuda:N" or "reference". */
+  device?: string | undefined;
+  /** "reversible" (default): rebuild activations; "stored": keep them, for comparison. The weights are the same. */
+  activations?: (typeof ACTIVATIONS)[number] | undefined;
+  /** "fixed" (default): exact; "float32": the paper's arithmetic, whose drift can be studied. */
+  streams?: (typeof STREAMS)[number] | undefined;
+  precision?: (typeof PRECISIONS)[number] | undefined;
+  /** Overrides of the recipe's. */
+  optimizer?: Partial<OptimizerRecipe> | undefined;
+  /** A schedule or the name of one; default the recipe's. */
+  schedule?: Schedule | ScheduleName | undefined;
+  /** true (default): the recipe's shifts and flips; false: none. */
+  augment?: boolean | AugmentRecipe | undefined;
+  /** Steps between evaluations on the test split; default an epoch's. The last step is always followed by one. */
+  validateEvery?: number | undefined;
+  /** Folder for config.json, metrics.jsonl, summary.json and model.safetensors; default none is written. */
+  outDir?: string | undefined;
+  /** CPU threads; default one for each core. The result does not depend on it. */
+  threads?: number | undefined;
+  /** Aborting ends the run within one step, with ERR_ABORTED; what was trained is in `outDir`. */
+  signal?: AbortSignal | undefined;
+}
+
+/** TrainOptions with every default filled in; what depends on the data set (its classes, an epoch's steps) comes later. */
+export interface Settings {
+  /** As given. */
+  model: Model;
+  data: DatasetName | Dataset;
+  dataDir: string | undefined;
+  trainCount: number | undefined;
+  testCount: number | undefined;
+  length: { epochs: number } | { steps: number };
+  batchSize: number;
+  seed: number;
+  device: string;
+  activations: (typeof ACTIVATIONS)[number];
+  streams: (typeof STREAMS)[number];
+  precision: (typeof PRECISIONS)[number];
+  optimizer: OptimizerRecipe;
+  schedule: Schedule;
+  augment: AugmentRecipe;
+  validateEvery: number | undefined;
+  outDir: string | undefined;
+  threads: number;
+  signal: AbortSignal | undefined;
+}
+
+/** For models that bring none: the paper's for CIFAR. */
+const DEFAULT_RECIPE: Recipe = {
+  batchSize: 100,
+  steps: 80_000,
+  optimizer: { learningRate: 0.1, momentum: 0.9, weightDecay: 2e-4 },
+  schedule: { type: "step", milestones: [0.5, 0.75], gamma: 0.1 },
+  augment: { padding: 2, flip: true },
+};
+
+const CODE = "ERR_INVALID_ARGUMENT";
+const KEYS = [
+  "model",
+  "data",
+  "dataDir",
+  "trainCount",
+  "testCount",
+  "epochs",
+  "steps",
+  "batchSize",
+  "seed",
+  "device",
+  "activations",
+  "streams",
+  "precision",
+  "optimizer",
+  "schedule",
+  "augment",
+  "validateEvery",
+  "outDir",
+  "threads",
+  "signal",
+] as const satisfies readonly (keyof TrainOptions)[];
+
+const MAX_STEPS = 2 ** 40;
+const MAX_THREADS = 1024;
+
+/**
+ * @throws RevNetError ERR_INVALID_ARGUMENT naming the option, what it was and what was expected; what resolveModel throws;
+ *   ERR_INVALID_DATA for a data set object that is none
+ */
+export function resolveOptions(options: TrainOptions): Settings {
+  checkKeys(options, KEYS, "trainRevNet options", CODE);
+  const given = options as unknown as TrainOptions;
+  if (given.model === undefined)
+    throw new RevNetError(CODE, "model: is missing; expected a model's name, a path to a JSON file or a spec");
+  const recipe = resolveModel(given.model).recipe ?? DEFAULT_RECIPE;
+
+  const integer = <D>(
+    name: "batchSize" | "seed" | "threads" | "validateEvery" | "trainCount" | "testCount",
+    fallback: D,
+    low: number,
+    high: number,
+  ): number | D => (given[name] === undefined ? fallback : checkInteger(given[name], low, high, name, CODE));
+  const choice = <T extends string>(name: "activations" | "streams" | "precision", choices: readonly T[]): T =>
+    given[name] === undefined ? choices[0]! : checkChoice(given[name], choices, name, CODE);
+  return {
+    model: given.model,
+    data: checkData(given),
+    dataDir: checkText(given.dataDir, "dataDir"),
+    trainCount: integer("trainCount", undefined, 1, MAX_COUNT),
+    testCount: integer("testCount", undefined, 1, MAX_COUNT),
+    length: checkLength(given, recipe),
+    batchSize: integer("batchSize", recipe.batchSize, 1, MAX_BATCH),
+    seed: integer("seed", 0, 0, Number.MAX_SAFE_INTEGER),
+    device: checkText(given.device, "device") ?? "auto",
+    activations: choice("activations", ACTIVATIONS),
+    streams: choice("streams", STREAMS),
+    precision: choice("precision", PRECISIONS),
+    optimizer: checkOverrides(given.optimizer, recipe.optimizer),
+    schedule: given.schedule === undefined ? recipe.schedule : resolveSchedule(given.schedule, CODE),
+    augment: checkAugmentation(given.augment, recipe.augment),
+    validateEvery: integer("validateEvery", undefined, 1, MAX_STEPS),
+    outDir: checkText(given.outDir, "outDir"),
+    threads: integer("threads", availableParallelism(), 1, MAX_THREADS),
+    signal: checkSignal(given.signal),
+  };
+}
+
+/** The spec to train: a named model takes the data's classes, a spec given as an object must have them. */
+export function specFor(model: Model, dataset: Dataset): NetworkSpec {
+  const classes = dataset.classes.length;
+  const spec = typeof model === "string" ? resolveModel(model, { classes }) : resolveModel(model);
+  if (spec.classes !== classes)
+    throw new RevNetError(CODE, `model: has ${spec.classes} classes, but ${dataset.name} has ${classes}`);
+  if (spec.input.some((edge, i) => edge !== dataset.shape[i]))
+    throw new RevNetError(
+      CODE,
+      `model: ${spec.name} takes ${spec.input.join("x")} images, but those of ${dataset.name} are ${dataset.shape.join("x")}`,
+    );
+  return spec;
+}
+
+function checkData(given: TrainOptions): DatasetName | Dataset {
+  if (typeof given.data === "object" && given.data !== null) {
+    for (const name of ["dataDir", "trainCount", "testCount"] as const)
+      if (given[name] !== undefined) throw new RevNetError(CODE, `${name}: is for data sets given by name`);
+    return validateDataset(given.data);
+  }
+  if (given.data === undefined)
+    throw new RevNetError(CODE, `data: is missing; expected one of ${DATASETS.join(", ")} or a data set`);
+  return checkChoice(given.data, DATASETS, "data", CODE);
+}
+
+function checkLength({ epochs, steps }: TrainOptions, recipe: Recipe): Settings["length"] {
+  if (epochs !== undefined && steps !== undefined) throw new RevNetError(CODE, "epochs, steps: give one of the two");
+  if (epochs !== undefined) return { epochs: checkInteger(epochs, 1, MAX_STEPS, "epochs", CODE) };
+  return { steps: steps === undefined ? recipe.steps : checkInteger(steps, 1, MAX_STEPS, "steps", CODE) };
+}
+
+function checkText(value: unknown, name: string): string | undefined {
+  if (value === undefined || (typeof value === "string" && value !== "" && !value.includes("\0")))
+    return value as string | undefined;
+  throw new RevNetError(CODE, `${name}: expected a non-empty string, got ${describe(value)}`);
+}
+
+function checkOverrides(value: unknown, recipe: OptimizerRecipe): OptimizerRecipe {
+  if (value === undefined) return recipe;
+  checkKeys(value, Object.keys(recipe), "optimizer", CODE);
+  const given = Object.fromEntries(Object.entries(value).filter(([, number]) => number !== undefined));
+  return checkOptimizer({ ...recipe, ...given }, "optimizer", CODE);
+}
+
+function checkAugmentation(value: unknown, recipe: AugmentRecipe): AugmentRecipe {
+  if (value === undefined || value === true) return recipe;
+  return value === false ? { padding: 0, flip: false } : checkAugment(value, "augment", CODE);
+}
+
+function checkSignal(value: unknown): AbortSignal | undefined {
+  if (value === undefined || value instanceof AbortSignal) return value;
+  throw new RevNetError(CODE, `signal: expected an AbortSignal, got ${describe(value)}`);
+}

@@ -1,0 +1,67 @@
+/** The object trainRevNet returns: a promise of the result, and an async iterable of what happens on the way. */
+import type { Network } from "../network/network.js";
+import { type EpochEvent, EventChannel, type StepEvent, type TrainingEvent, type ValidationEvent } from "./events.js";
+import type { Summary } from "./summary.js";
+
+/** Every step, epoch and validation of a run, in order. */
+export interface History {
+  steps: StepEvent[];
+  epochs: EpochEvent[];
+  validations: ValidationEvent[];
+}
+
+export interface TrainingResult {
+  /** The trained network; the caller disposes of it. */
+  network: Network;
+  history: History;
+  summary: Summary;
+}
+
+/**
+ * A run in progress. `await run` gives the result or throws the RevNetError that ended it. `for await (const event of run)` gives
+ * the events from then on; training waits for a loop that falls far behind, and leaving the loop lets training go on (abort it
+ * with the `signal` option). Iterating is optional, and any number of loops may run side by side.
+ */
+export class TrainingRun implements Promise<TrainingResult>, AsyncIterable<TrainingEvent> {
+  readonly [Symbol.toStringTag] = "TrainingRun";
+  readonly #events = new EventChannel<TrainingEvent>();
+  readonly #result: Promise<TrainingResult>;
+
+  /** @internal `train` sends the run's events and returns its result; it starts after the caller had time to iterate. */
+  constructor(train: (send: (event: TrainingEvent) => Promise<void>) => Promise<TrainingResult>) {
+    this.#result = Promise.resolve()
+      .then(() => train((event) => this.#events.send(event)))
+      .then(
+        (result) => {
+          this.#events.end();
+          return result;
+        },
+        (error: unknown) => {
+          this.#events.end({ error });
+          throw error;
+        },
+      );
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: a run is awaited like a promise
+  then<A = TrainingResult, B = never>(
+    fulfilled?: ((result: TrainingResult) => A | PromiseLike<A>) | null,
+    rejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    return this.#result.then(fulfilled, rejected);
+  }
+
+  catch<B = never>(rejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<TrainingResult | B> {
+    return this.#result.catch(rejected);
+  }
+
+  finally(settled?: (() => void) | null): Promise<TrainingResult> {
+    return this.#result.finally(settled);
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<TrainingEvent> {
+    // A failure reaches the loop; without this it would also count as an unhandled rejection when nobody awaits the run.
+    this.#result.catch(() => {});
+    return this.#events.iterate();
+  }
+}

@@ -1,0 +1,52 @@
+/** The figures a run ends with: summary.json. */
+import type { MemoryReport } from "../../binding.js";
+
+export interface Summary {
+  model: string;
+  kind: "revnet" | "resnet";
+  /** How many numbers are trained. */
+  parameters: number;
+  activations: "reversible" | "stored";
+  streams: "fixed" | "float32";
+  precision: "float32";
+  device: string;
+  threads: number;
+  seed: number;
+  batchSize: number;
+  /** Steps done: fewer than asked for if the run was aborted. */
+  steps: number;
+  /** The same in epochs. */
+  epochs: number;
+  /** Mean loss over the last epoch's steps (or over all, if fewer); null before the first step. */
+  trainLoss: number | null;
+  /** Of the test split after the last step; null if the run was aborted before. */
+  testLoss: number | null;
+  /** Fraction classified wrongly. */
+  testError: number | null;
+  stepMilliseconds: { median: number; p10: number; p90: number };
+  /** By the median step. */
+  imagesPerSecond: number;
+  /** Bytes, at the peak. */
+  memory: MemoryReport;
+  reconstruction: {
+    /** Whether inverting a training batch's forward pass gave back its bits; null where the run was not a reversible one or was aborted. */
+    exact: boolean | null;
+    /** Elements of fixed-point streams that left their range, over all steps. */
+    outOfRange: number;
+  };
+  /** Of all parameters and running statistics, by name. */
+  weightsSha256: string;
+}
+
+/** Element at `fraction` of the way through the values in ascending order; 0 where there are none. */
+function quantile(values: readonly number[], fraction: number): number {
+  const ascending = Float64Array.from(values).sort();
+  return ascending[Math.round(fraction * (ascending.length - 1))] ?? 0;
+}
+
+/** Durations of a run's steps in milliseconds. */
+export function stepStatistics(milliseconds: readonly number[]): Summary["stepMilliseconds"] {
+  return { median: quantile(milliseconds, 0.5), p10: quantile(milliseconds, 0.1), p90: quantile(milliseconds, 0.9) };
+}
+
+export const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;

@@ -1,0 +1,63 @@
+import { expect } from "chai";
+import { Batches } from "../../lib/training/batches.js";
+import { learningRateAt, resolveSchedule } from "../../lib/training/schedule.js";
+
+const rates = (schedule: Parameters<typeof learningRateAt>[0], steps: number) =>
+  Array.from({ length: steps }, (_, step) => learningRateAt(schedule, 1, step, steps));
+
+describe("schedules", () => {
+  it("drop by gamma at each milestone, a fraction of the steps", () => {
+    const schedule = { type: "step", milestones: [0.5, 0.75], gamma: 0.1 } as const;
+    expect(rates(schedule, 8)).to.deep.equal([1, 1, 1, 1, 0.1, 0.1, 0.1 * 0.1, 0.1 * 0.1]);
+    // The authors' recipe: 80,000 steps, drops at 40,000 and 60,000.
+    const recipe = (step: number) => learningRateAt(schedule, 0.1, step, 80_000);
+    expect([0, 39_999, 40_000, 59_999, 60_000, 79_999].map(recipe).map((rate) => rate.toPrecision(3))).to.deep.equal([
+      "0.100",
+      "0.100",
+      "0.0100",
+      "0.0100",
+      "0.00100",
+      "0.00100",
+    ]);
+  });
+
+  it("stay constant", () => {
+    expect(rates({ type: "constant" }, 5)).to.deep.equal([1, 1, 1, 1, 1]);
+  });
+
+  it("follow half a cosine", () => {
+    const values = rates({ type: "cosine" }, 100);
+    expect(values[0]).to.equal(1);
+    expect(values[50]).to.be.closeTo(0.5, 1e-12);
+    expect(values[75]).to.be.closeTo((1 - Math.SQRT1_2) / 2, 1e-12);
+    for (let step = 1; step < 100; step++) expect(values[step]).to.be.lessThan(values[step - 1]!);
+  });
+
+  it("may be given by name", () => {
+    expect(resolveSchedule("step", "ERR_X")).to.deep.equal({ type: "step", milestones: [0.5, 0.75], gamma: 0.1 });
+    expect(resolveSchedule("cosine", "ERR_X")).to.deep.equal({ type: "cosine" });
+    expect(() => resolveSchedule("cosin", "ERR_X")).to.throw(/did you mean 'cosine'/);
+    expect(() => resolveSchedule({ type: "step", milestones: [0.75, 0.5], gamma: 0.1 }, "ERR_X")).to.throw(/ascending/);
+  });
+});
+
+describe("batches", () => {
+  it("cover an epoch without repetition, but for the images left over", () => {
+    const batches = new Batches(23, 5, 1);
+    expect(batches.stepsPerEpoch).to.equal(4);
+    const seen = [0, 1, 2, 3].flatMap((step) => [...batches.at(step)]);
+    expect(new Set(seen)).to.have.property("size", 20);
+    for (const index of seen) expect(index).to.be.within(0, 22);
+  });
+
+  it("come in another order each epoch", () => {
+    const batches = new Batches(20, 10, 1);
+    expect(batches.at(0)).to.not.deep.equal(batches.at(2));
+  });
+
+  it("can be computed for any step without those before it", () => {
+    const forwards = new Batches(20, 6, 9);
+    const all = Array.from({ length: 12 }, (_, step) => forwards.at(step));
+    for (const step of [11, 3, 7, 0]) expect(new Batches(20, 6, 9).at(step)).to.deep.equal(all[step]);
+  });
+});
