@@ -46,11 +46,11 @@ class ReferenceBackend final : public Backend {
   }
 
   void* allocate(size_t bytes) override {
-    void* memory = ::operator new(bytes, std::align_val_t{kAlignment}, std::nothrow);
+    void* memory = ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow);
     if (!memory) throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes of memory");
     return memory;
   }
-  void release(void* memory) noexcept override { ::operator delete(memory, std::align_val_t{kAlignment}); }
+  void release(void* memory) noexcept override { ::operator delete (memory, std::align_val_t{kAlignment}); }
   void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
 

@@ -19,7 +19,8 @@ std::vector<Channel> channelsOf(const Context& context, const Norm& norm, int c)
   const View statistics = context.reals(norm.statistics, 2 * int64_t{c});
   const View gamma = context.reals(norm.gamma, c), beta = context.reals(norm.beta, c);
   std::vector<Channel> channels;
-  for (int j = 0; j < c; ++j) channels.push_back({statistics[j], 1 / std::sqrt(statistics[c + j] + norm.epsilon), gamma[j], beta[j]});
+  for (int j = 0; j < c; ++j)
+    channels.push_back({statistics[j], 1 / std::sqrt(statistics[c + j] + norm.epsilon), gamma[j], beta[j]});
   return channels;
 }
 

@@ -95,7 +95,8 @@ void run(const Context& context, const GlobalAveragePoolBackward& op) {
     const auto& part = op.parts[index];
     Values dPixels(static_cast<size_t>(op.extent.elements()));
     for (int64_t pixel = 0; pixel < op.extent.pixels(); ++pixel)
-      for (int64_t j = 0; j < c; ++j) dPixels[pixel * c + j] = dy[(pixel / area * parts + index) * c + j] / static_cast<double>(area);
+      for (int64_t j = 0; j < c; ++j)
+        dPixels[pixel * c + j] = dy[(pixel / area * parts + index) * c + j] / static_cast<double>(area);
     const Values x = context.stream(part.x, op.extent.elements());
     context.store(part.dx, normBackward(context, part.norm, part.gradient, c, x, dPixels));
   }

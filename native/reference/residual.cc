@@ -10,7 +10,8 @@ namespace revnet::reference {
 namespace {
 
 // F(x), not yet rounded. Overwrites the hidden tensors and, if asked, the statistics that the later layers' norms use.
-Values evaluate(const Context& context, const ResidualFunction& function, View x, const Hidden& hidden, bool computeHiddenStatistics) {
+Values evaluate(const Context& context, const ResidualFunction& function, View x, const Hidden& hidden,
+                bool computeHiddenStatistics) {
   Values value(x.begin(), x.end());
   for (size_t i = 0; i < function.layers.size(); ++i) {
     const auto& [shape, norm, weight] = function.layers[i];
@@ -42,7 +43,8 @@ Values differentiate(const Context& context, const ResidualFunction& function, c
 
 void streamStatistics(const Context& context, Operand stream, const Convolution& writtenBy, Operand statistics) {
   if (!statistics) return;
-  computeStatistics(context.stream(stream, writtenBy.outputElements()), writtenBy.k, context.reals(statistics, 2 * int64_t{writtenBy.k}));
+  computeStatistics(context.stream(stream, writtenBy.outputElements()), writtenBy.k,
+                    context.reals(statistics, 2 * int64_t{writtenBy.k}));
 }
 
 void accumulate(MutableView to, View values) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/ops.h"
@@ -61,7 +62,7 @@ inline void run(const MaximumDifference& op, const Memory& memory, ThreadPool& p
       double largest = 0;
       for (int64_t i = first; i < last; ++i) {
         const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-        if (!(difference <= largest)) largest = difference;  // a NaN stays
+        if (difference > largest || std::isnan(difference)) largest = difference;  // once NaN, it stays
       }
       at.largest[first / kSlice] = largest * static_cast<double>(streamScale(a));
     });
@@ -70,7 +71,7 @@ inline void run(const MaximumDifference& op, const Memory& memory, ThreadPool& p
                        : compare(memory.at<const float>(op.a), memory.at<const float>(op.b));
   double largest = 0;
   for (int i = 0; i < slices(op.elements); ++i)
-    if (!(at.largest[i] <= largest)) largest = at.largest[i];
+    if (at.largest[i] > largest || std::isnan(at.largest[i])) largest = at.largest[i];
   *memory.at<float>(op.y) = static_cast<float>(largest);
 }
 

@@ -90,8 +90,8 @@ inline void run(const MaxPoolForward& op, const Memory& memory, ThreadPool& pool
                                        static_cast<size_t>(extent.w) +
                                    static_cast<size_t>(inColumn);
               const Vec value = source.read(pixel * c, block, count, kind);
-              which = value > best ? IntVec{} + tap : which;
-              best = value > best ? value : best;
+              which = value <= best ? which : IntVec{} + tap;  // NaN wins, and stays
+              best = value <= best ? best : value;
             }
             storeStream(kind, y + out * static_cast<size_t>(width) + block * kLanes, best, count);
             uint8_t* to = argmax + out * c + static_cast<size_t>(channel + block * kLanes);

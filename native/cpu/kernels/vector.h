@@ -68,7 +68,8 @@ inline void storePartial(T* p, V v, int count) {
 inline Vec toFloat(Vec v) { return v; }
 inline Vec toFloat(IntVec v) { return __builtin_convertvector(v, Vec); }
 
-inline Vec maxZero(Vec v) { return v > 0.0f ? v : Vec{}; }
+// ReLU. NaN stays NaN: a network that diverged must not look alive.
+inline Vec maxZero(Vec v) { return v < 0.0f ? Vec{} : v; }
 
 // Round to nearest even. Out of range and NaN give INT32_MIN on x86, and are counted as out of range either way.
 inline IntVec roundToInt(Vec v) {

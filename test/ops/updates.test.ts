@@ -1,0 +1,225 @@
+/** Ops without a derivative, against values worked out by hand or from their definition. */
+import { expect } from "chai";
+import type { ElementType, Values } from "../../binding.js";
+import { native } from "../../lib/native/index.js";
+import { Device, initialValues, type Named } from "./device.js";
+import type { Step, Tensor } from "./problem.js";
+import { Random } from "./random.js";
+
+/** A tensor with these values, or, where only their number is given, one that an op writes. */
+const tensor =
+  (type: ElementType, toValues: (values: Iterable<number>) => Values) =>
+  (given: number | Iterable<number>): Tensor => {
+    if (typeof given === "number") return { type, elements: given };
+    const values = toValues(given);
+    return { type, elements: values.length, values };
+  };
+const toFloat64 = (values: Iterable<number>): Values => Float64Array.from(values);
+const [real, fixed] = [tensor("real", toFloat64), tensor("fixed", toFloat64)];
+const index = tensor("index", (values) => Int32Array.from(values));
+const byte = tensor("byte", (values) => Uint8Array.from(values));
+
+function updatesSuite(name: string): void {
+  let device: Device;
+  /** Of values near 1. */
+  let tolerance: number;
+  before(() => {
+    device = new Device({ device: name });
+    tolerance = device.session.elementBytes("real") === 8 ? 1e-15 : 2e-7;
+  });
+  after(() => device.dispose());
+  const run = (steps: Step[], tensors: Record<string, Tensor>): Promise<Named> => {
+    const table = new Map(Object.entries(tensors));
+    return device.run(table, steps, initialValues(table));
+  };
+  const expectClose = (actual: Values | undefined, expected: number[]): void => {
+    expect(actual).to.have.length(expected.length);
+    for (const [i, value] of expected.entries())
+      expect(actual![i]).to.be.closeTo(value, tolerance * Math.max(1, Math.abs(value)), `element ${i}`);
+  };
+
+  it("sgdUpdate: three steps by hand, the first element decayed, the second not", async () => {
+    const step = { op: "sgdUpdate", elements: 2, decayed: 1, parameters: "p", gradients: "g", momenta: "m", hyperparameters: "h" };
+    let [p, m]: Iterable<number>[] = [
+      [1, 1],
+      [0, 0],
+    ];
+    // learning rate 1/2, momentum 1/2, weight decay 1/4; gradients 1, then 0, then -2: all exact in binary.
+    const expected = [
+      { gradient: 1, p: [0.375, 0.5], m: [1.25, 1] },
+      { gradient: 0, p: [0.015625, 0.25], m: [0.71875, 0.5] }, // m = 0.625 + 0.25 * 0.375
+      { gradient: -2, p: [0.833984375, 1.125], m: [-1.63671875, -1.75] }, // m = 0.359375 - 2 + 0.25 * 0.015625
+    ];
+    for (const { gradient, ...after } of expected) {
+      const result = await run([step], { p: real(p!), m: real(m!), g: real([gradient, gradient]), h: real([0.5, 0.5, 0.25]) });
+      [p, m] = [result.get("p")!, result.get("m")!];
+      expect([...p]).to.deep.equal(after.p);
+      expect([...m]).to.deep.equal(after.m);
+    }
+  });
+
+  it("updateRunningStatistics: PyTorch's rule, with the unbiased variance", async () => {
+    const step = { op: "updateRunningStatistics", c: 2, count: 5, momentum: 0.25, statistics: "statistics", running: "running" };
+    const tensors = { statistics: real([2, -4, 8, 0.8]), running: real([0, 1, 1, 2]) };
+    // variances times 5 / 4: 10 and 1
+    expectClose((await run([step], tensors)).get("running"), [0.5, -0.25, 3.25, 1.75]);
+    // One value has no unbiased variance.
+    const single = await run([{ ...step, count: 1 }], tensors);
+    expectClose(single.get("running"), [0.5, -0.25, 2.75, 1.7]);
+  });
+
+  it("copy and maximumDifference, on real and on fixed streams", async () => {
+    for (const stream of [real, fixed]) {
+      const steps = [
+        { op: "copy", elements: 3, x: "a", y: "c" },
+        { op: "maximumDifference", elements: 3, a: "a", b: "b", y: "y" },
+        { op: "maximumDifference", elements: 3, a: "a", b: "c", y: "z" },
+      ];
+      const result = await run(steps, { a: stream([1, -2, 3]), b: stream([1.5, 2, 3]), c: stream(3), y: real(1), z: real(1) });
+      expect([...result.get("c")!]).to.deep.equal([1, -2, 3]);
+      expect([...result.get("y")!]).to.deep.equal([4]);
+      expect([...result.get("z")!]).to.deep.equal([0]);
+    }
+  });
+
+  it("maximumDifference shows NaN", async () => {
+    const step = { op: "maximumDifference", elements: 3, a: "a", b: "b", y: "y" };
+    const result = await run([step], { a: real([1, Number.NaN, 3]), b: real([0, 0, 0]), y: real(1) });
+    expect(result.get("y")![0]).to.be.NaN;
+  });
+
+  it("batchNormReluForward and the convolution's norm let NaN through: a network that diverged must not look alive", async () => {
+    const norm = { statistics: "statistics", gamma: "gamma", beta: "beta", epsilon: 1e-3 };
+    const convolution = { n: 1, h: 1, w: 3, c: 1, k: 1, kernel: 1, stride: 1 };
+    const result = await run(
+      [
+        { op: "batchNormReluForward", n: 1, h: 1, w: 3, c: 1, ...norm, x: "x", y: ["y"] },
+        { op: "convolutionForward", convolution, ...norm, x: "x", weight: "gamma", y: "z", yStatistics: "zStatistics" },
+      ],
+      {
+        x: real([2, Number.NaN, -2]),
+        statistics: real([0, 1 - 1e-3]),
+        gamma: real([1]),
+        beta: real([0]),
+        y: real(3),
+        z: real(3),
+        zStatistics: real(2),
+      },
+    );
+    for (const name of ["y", "z"]) {
+      expectClose(
+        result.get(name)!.filter((_, i) => i !== 1),
+        [2, 0],
+      );
+      expect(result.get(name)![1], name).to.be.NaN;
+    }
+    expect(result.get("zStatistics")![0], "mean").to.be.NaN;
+  });
+
+  it("softmaxCrossEntropy: equal logits, one certain row, and no valid label at all", async () => {
+    const [x, labels, loss, correct, dx] = ["x", "labels", "loss", "correct", "dx"];
+    const step = { op: "softmaxCrossEntropy", n: 2, classes: 3, x, labels, loss, correct, dx };
+    const softmax = (x: number[], labels: number[]): Promise<Named> =>
+      run([step], { x: real(x), labels: index(labels), loss: real(1), correct: index(1), dx: real(6) });
+
+    const equal = await softmax([0, 0, 0, 7, 7, 7], [0, 1]);
+    expectClose(equal.get("loss"), [Math.log(3)]);
+    expect([...equal.get("correct")!]).to.deep.equal([1]); // the first of equal logits is the answer
+    expectClose(equal.get("dx"), [-1 / 3, 1 / 6, 1 / 6, 1 / 6, -1 / 3, 1 / 6]);
+
+    const certain = await softmax([1000, 0, -1000, 5, 5, 5], [0, 3]);
+    expectClose(certain.get("loss"), [0]);
+    expectClose(certain.get("dx"), [0, 0, 0, 0, 0, 0]);
+
+    const none = await softmax([1, 2, 3, 4, 5, 6], [-1, 3]);
+    expect([none.get("loss")![0], none.get("correct")![0], ...none.get("dx")!]).to.deep.equal([0, 0, 0, 0, 0, 0, 0, 0]);
+  });
+
+  it("maxPoolBackward ignores taps that do not exist", async () => {
+    const step = { op: "maxPoolBackward", n: 1, h: 1, w: 1, c: 1, dy: ["dy"], argmax: "argmax", dx: "dx" };
+    for (const tap of [4, 0, 9, 255]) {
+      const result = await run([step], { dy: real([2]), argmax: byte([tap]), dx: real(1) });
+      expect([...result.get("dx")!], `tap ${tap}`).to.deep.equal([tap === 4 ? 2 : 0]);
+    }
+  });
+
+  describe("gatherBatch", () => {
+    const [count, n, h, w, c] = [5, 7, 4, 3, 2];
+    const random = new Random(3);
+    const images = Uint8Array.from({ length: count * h * w * c }, () => random.integer(256));
+    const labels = Int32Array.from({ length: count }, (_, i) => 10 + i);
+    const mean = Float64Array.from({ length: h * w * c }, () => random.integer(256));
+    const indices = Int32Array.of(3, 0, -1, 3, 5, 4, 1);
+    const named = {
+      images: "images",
+      labels: "labels",
+      indices: "indices",
+      mean: "mean",
+      counter: "counter",
+      y: "y",
+      yLabels: "yLabels",
+    };
+    const gather = (padding: number, flip: boolean, scale: number, counter: number[]): Promise<Named> =>
+      run([{ op: "gatherBatch", n, h, w, c, count, padding, flip, scale, ...named }], {
+        images: byte(images),
+        labels: index(labels),
+        indices: index(indices),
+        mean: real(mean),
+        counter: index(counter),
+        y: real(n * h * w * c),
+        yLabels: index(n),
+      });
+    /** Shift and flip of sample i as documented: words 0 to 2 of the block at position i, key the seed, streams the step. */
+    const expected = (
+      padding: number,
+      flip: boolean,
+      scale: number,
+      [seedLow, seedHigh, stepLow, stepHigh]: number[],
+    ): number[] => {
+      const draws = native.philox(
+        (BigInt(seedHigh! >>> 0) << 32n) | BigInt(seedLow! >>> 0),
+        stepLow! >>> 0,
+        stepHigh! >>> 0,
+        "augmentation",
+        4 * n,
+      );
+      const result: number[] = [];
+      for (let i = 0; i < n; ++i) {
+        const shift = (word: number): number => Math.floor((draws[4 * i + word]! / 2 ** 32) * (2 * padding + 1)) - padding;
+        const [down, right, mirrored] = [shift(0), shift(1), flip && draws[4 * i + 2]! % 2 === 1];
+        for (let row = 0; row < h; ++row)
+          for (let column = 0; column < w; ++column)
+            for (let channel = 0; channel < c; ++channel) {
+              const [r, s] = [row + down, (mirrored ? w - 1 - column : column) + right];
+              const inside = indices[i]! >= 0 && indices[i]! < count && r >= 0 && r < h && s >= 0 && s < w;
+              const from = (r * w + s) * c + channel;
+              result.push(inside ? (images[indices[i]! * h * w * c + from]! - mean[from]!) * scale : 0);
+            }
+      }
+      return result;
+    };
+
+    for (const { padding, flip, counter } of [
+      { padding: 0, flip: false, counter: [1, 2, 3, 4] },
+      { padding: 2, flip: true, counter: [0, 0, 0, 0] },
+      { padding: 2, flip: true, counter: [-5, 9, 77, 0] },
+      { padding: 1, flip: false, counter: [7, 7, 1, 1] },
+    ])
+      it(`padding ${padding}, ${flip ? "flip" : "no flip"}, counter ${counter}`, async () => {
+        const result = await gather(padding, flip, 1 / 256, counter);
+        expect([...result.get("y")!]).to.deep.equal(expected(padding, flip, 1 / 256, counter));
+        expect([...result.get("yLabels")!]).to.deep.equal([13, 10, -1, 13, -1, 14, 11]);
+      });
+
+    it("draws other shifts at another step and with another seed", async () => {
+      const first = (await gather(2, true, 1, [1, 0, 1, 0])).get("y");
+      expect((await gather(2, true, 1, [1, 0, 2, 0])).get("y")).to.not.deep.equal(first);
+      expect((await gather(2, true, 1, [2, 0, 1, 0])).get("y")).to.not.deep.equal(first);
+    });
+  });
+}
+
+describe("updates on the reference", () => updatesSuite("reference"));
+const cpu = native.devices().find(({ name }) => name === "cpu");
+if (cpu?.available) describe("updates on the cpu", () => updatesSuite("cpu"));
+else describe.skip(`updates on the cpu (${cpu?.description ?? "not in this build"})`, () => it("is skipped", () => {}));
