@@ -83,7 +83,8 @@ async function unpack(bytes: Buffer, file: string, format: Format, split: Split,
 
 async function readSplit(folder: string, names: readonly string[], format: Format, pacer: Pacer): Promise<Split> {
   const files = names.map((name) => path.join(folder, name));
-  const contents = await Promise.all(files.map((file) => readRecords(file, format)));
+  const contents: Buffer[] = []; // One after the other, so that of several bad files it is always the first that is named.
+  for (const file of files) contents.push(await readRecords(file, format));
   // Every batch file of one split holds the same number of images: a file cut at a record's end would pass unseen otherwise.
   const odd = contents.findIndex((bytes) => bytes.length !== contents[0]!.length);
   if (odd > 0)
