@@ -114,5 +114,8 @@ export function plan(options: DeviceOptions, buffers: BufferRecord[], program: {
 export function devices(): NativeDevice[];
 /** How the addon was built and what the processor offers, for `revnet doctor`. */
 export function buildInfo(): { version: string; compiler: string; cuda: string | null; isas: string[]; napiVersion: number };
-/** Philox4x32-10: `count` draws of 32 bits; draw i is word i % 4 of the block at position i / 4 (native/core/philox.h). */
-export function philox(seed: bigint, streamLow: number, streamHigh: number, purpose: "initialization" | "shuffle" | "augmentation" | "dataset", count: number): Uint32Array;
+/**
+ * Philox4x32-10: draws of 32 bits, as many as `words` says or, where it is an array, into it; returned. Draw i is word i % 4
+ * of the block at position i / 4 (native/core/philox.h).
+ */
+export function philox(seed: bigint, streamLow: number, streamHigh: number, purpose: "initialization" | "shuffle" | "augmentation" | "dataset", words: number | Uint32Array): Uint32Array;

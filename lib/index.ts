@@ -1,8 +1,9 @@
 /** revnet: Reversible Residual Networks for Node.js. Everything public is exported here. */
-export type { MemoryReport } from "../binding.js";
+export type { MemoryReport, NativeDevice } from "../binding.js";
 export { type Dataset, meanImage, type Split } from "./data/dataset.js";
 export { type DatasetName, type DatasetOptions, openDataset } from "./data/open.js";
 export { RevNetError } from "./errors.js";
+export { devices } from "./native/index.js";
 export { type Model, modelNames, resolveModel } from "./network/models.js";
 export { createNetwork, loadNetwork, memoryPlan, Network } from "./network/network.js";
 export type { AugmentRecipe, OptimizerRecipe, Recipe } from "./network/recipe.js";

@@ -108,6 +108,11 @@ export const native: typeof Binding = {
   plan: (options, buffers, program) => call(() => loadAddon().plan(options, buffers, program)),
   devices: () => call(() => loadAddon().devices()),
   buildInfo: () => call(() => loadAddon().buildInfo()),
-  philox: (seed, streamLow, streamHigh, purpose, count) =>
-    call(() => loadAddon().philox(seed, streamLow, streamHigh, purpose, count)),
+  philox: (seed, streamLow, streamHigh, purpose, words) =>
+    call(() => loadAddon().philox(seed, streamLow, streamHigh, purpose, words)),
 };
+
+/** The devices of this machine, and of those that this build knows and the machine lacks, why. */
+export function devices(): Binding.NativeDevice[] {
+  return native.devices();
+}

@@ -8,41 +8,57 @@ import { type Initializer, type ParameterLayout, pack, type RealArray } from "./
 
 const TWO_POW_32 = 2 ** 32;
 
-/** Fills the flat buffers with the initial values of seed `seed`. */
+/**
+ * Fills the flat buffers with the initial values of seed `seed`. The arrays in between are made once, for the largest tensor:
+ * one each would be garbage of several times the network's size, which the process then keeps.
+ */
 export function initialize(layout: ParameterLayout, seed: bigint, parameters: RealArray, running: RealArray): void {
+  const entries = [...layout.entries.values()];
+  const largest = Math.max(...entries.map(({ elements }) => elements));
+  const scratch = new Float32Array(largest);
+  const draws = new Uint32Array(wordsFor(largest));
   let stream = 0;
-  for (const entry of layout.entries.values()) {
-    const random = entry.initializer.type !== "constant";
-    const values = draw(entry.initializer, entry.elements, seed, stream);
-    if (random) ++stream;
+  for (const entry of entries) {
+    const values = scratch.subarray(0, entry.elements);
+    const words = (count: number) =>
+      native.philox(seed, stream, 0, "initialization", count <= draws.length ? draws.subarray(0, count) : count);
+    fill(values, entry.initializer, words);
+    if (entry.initializer.type !== "constant") ++stream;
     pack(entry, values, entry.buffer === "parameters" ? parameters : running);
   }
 }
 
-function draw(initializer: Initializer, count: number, seed: bigint, stream: number): Float32Array {
+/** `words(n)` gives the first n words of the tensor's stream; the array is good until the next call. */
+type Words = (count: number) => Uint32Array;
+
+function fill(values: Float32Array, initializer: Initializer, words: Words): void {
   switch (initializer.type) {
     case "constant":
-      return new Float32Array(count).fill(initializer.value);
-    case "uniform": {
-      const words = native.philox(seed, stream, 0, "initialization", count);
-      return Float32Array.from(words, (word) => initializer.limit * symmetric(word));
-    }
+      values.fill(initializer.value);
+      return;
+    case "uniform":
+      words(values.length).forEach((word, i) => {
+        values[i] = initializer.limit * symmetric(word);
+      });
+      return;
     case "truncatedNormal":
-      return truncatedNormal(count, initializer.std, (words) => native.philox(seed, stream, 0, "initialization", words));
+      truncatedNormal(values, initializer.std, words);
   }
 }
 
 /** Maps 32 random bits to (-1, 1), symmetrically: neither end nor 0 is hit. */
 const symmetric = (word: number) => (2 * word + 1) / TWO_POW_32 - 1;
 
+/** Words that most likely give `count` normals: one gives a value with probability 0.785 (inside the circle) times 0.954 (within two sigma). */
+const wordsFor = (count: number) => 2 * Math.ceil(0.75 * count) + 64;
+
 /**
- * Normals by Marsaglia's polar method, those beyond two standard deviations rejected. `words(n)` gives the first n words of a
- * stream. The arithmetic beside basic operations is one log and one sqrt, which V8 computes in software, alike everywhere.
+ * Normals by Marsaglia's polar method, those beyond two standard deviations rejected. The arithmetic beside basic operations
+ * is one log and one sqrt, which V8 computes in software, alike everywhere.
  */
-function truncatedNormal(count: number, std: number, words: (count: number) => Uint32Array): Float32Array {
-  const values = new Float32Array(count);
-  // One word gives a value with probability 0.785 (inside the circle) times 0.954 (within two sigma); more are drawn if need be.
-  for (let budget = 2 * Math.ceil(0.75 * count) + 64; ; budget *= 2) {
+function truncatedNormal(values: Float32Array, std: number, words: Words): void {
+  const count = values.length;
+  for (let budget = wordsFor(count); ; budget *= 2) {
     const stream = words(budget);
     let filled = 0;
     for (let i = 0; i + 1 < budget && filled < count; i += 2) {
@@ -54,6 +70,6 @@ function truncatedNormal(count: number, std: number, words: (count: number) => U
       if (Math.abs(u * radius) <= 2) values[filled++] = u * radius * std;
       if (Math.abs(v * radius) <= 2 && filled < count) values[filled++] = v * radius * std;
     }
-    if (filled === count) return values;
+    if (filled === count) return;
   }
 }

@@ -43,6 +43,9 @@ describe("philox", () => {
         const key: [number, number] = [Number(seed & 0xffffffffn), Number(seed >> 32n)];
         const expected = [0, 1, 2].flatMap((position) => philox([position, low, high, i + 1], key)).slice(0, 11);
         expect([...native.philox(seed, low, high, purpose, 11)]).to.deep.equal(expected);
+        const words = new Uint32Array(13);
+        expect(native.philox(seed, low, high, purpose, words.subarray(1, 12)).buffer).to.equal(words.buffer);
+        expect([...words]).to.deep.equal([0, ...expected, 0]);
       }
     });
 });

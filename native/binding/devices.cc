@@ -1,0 +1,53 @@
+#include "devices.h"
+
+#include <charconv>
+
+#include "cpu/backend.h"
+#include "cuda/devices.h"
+
+namespace revnet {
+namespace {
+
+// "cuda" is the first GPU. Negative: not a CUDA device's name.
+int cudaNumber(const std::string& device) {
+  if (device == "cuda") return 0;
+  constexpr std::string_view kPrefix = "cuda:";
+  if (!device.starts_with(kPrefix)) return -1;
+  int number = -1;
+  const char* const last = device.data() + device.size();
+  const auto [end, failure] = std::from_chars(device.data() + kPrefix.size(), last, number);
+  return failure == std::errc() && end == last ? number : -1;
+}
+
+}  // namespace
+
+DeviceOptions readDeviceOptions(const Reader& reader) {
+  ObjectReader object(reader);
+  DeviceOptions options;
+  options.device = object.required("device").string();
+  options.threads = static_cast<int>(object.required("threads").integer(1, kMaxThreads));
+  if (const auto isa = object.optional("isa")) options.isa = isa->string();
+  if (const auto poison = object.optional("poison")) options.poison = poison->boolean();
+  object.finish();
+  return options;
+}
+
+std::unique_ptr<Backend> makeBackend(const DeviceOptions& options) {
+  if (options.device == "reference") return makeReferenceBackend();
+  if (options.device == "cpu") return makeCpuBackend(options.threads, options.isa);
+  if (const int number = cudaNumber(options.device); number >= 0) return makeCudaBackend(number);
+  throw invalid("device: expected 'reference', 'cpu', 'cuda' or 'cuda:N', got '" + options.device + "'");
+}
+
+std::vector<Device> listDevices() {
+  std::string isas;
+  for (const std::string& isa : cpuInstructionSets()) isas += (isas.empty() ? "" : ", ") + isa;
+  std::vector<Device> devices = {{"reference", true, "float64, one thread"}, {"cpu", true, "float32, " + isas}};
+  const CudaDevices cuda = cudaDevices();
+  for (size_t i = 0; i < cuda.descriptions.size(); ++i)
+    devices.push_back({"cuda:" + std::to_string(i), true, cuda.descriptions[i]});
+  if (cuda.descriptions.empty()) devices.push_back({"cuda", false, cuda.absence});
+  return devices;
+}
+
+}  // namespace revnet

@@ -1,0 +1,33 @@
+// Which devices there are, and a backend for the one that is asked for.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/backend.h"
+#include "reader.h"
+
+namespace revnet {
+
+constexpr int kMaxThreads = 1024;
+
+struct DeviceOptions {
+  std::string device;  // "reference", "cpu", "cuda" or "cuda:N"
+  int threads = 1;
+  std::string isa = "auto";
+  bool poison = false;
+};
+
+struct Device {
+  std::string name;
+  bool available;
+  std::string description;  // what it is, or why it is not available
+};
+
+DeviceOptions readDeviceOptions(const Reader& reader);
+// Throws Error ERR_DEVICE_UNAVAILABLE, or ERR_INVALID_ARGUMENT for a name that no device can have.
+std::unique_ptr<Backend> makeBackend(const DeviceOptions& options);
+std::vector<Device> listDevices();
+
+}  // namespace revnet

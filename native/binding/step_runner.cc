@@ -1,0 +1,148 @@
+#include "step_runner.h"
+
+#include <set>
+#include <string>
+#include <utility>
+
+#include "core/error.h"
+
+namespace revnet {
+
+// The step threads of this process. exit() destroys it, and a thread must not outlive the library's other globals: so they
+// are stopped here (after the running op) and joined. Sessions whose environment is torn down in order are gone by then.
+class RunningSteps {
+ public:
+  ~RunningSteps() {
+    std::set<StepRunner*> runners;
+    {
+      const std::lock_guard lock(mutex_);
+      runners.swap(runners_);
+    }
+    for (StepRunner* runner : runners) {
+      runner->silent_ = true;
+      runner->stop();
+    }
+    for (StepRunner* runner : runners) runner->thread_.join();
+  }
+  void add(StepRunner* runner) {
+    const std::lock_guard lock(mutex_);
+    runners_.insert(runner);
+  }
+  void remove(StepRunner* runner) {
+    const std::lock_guard lock(mutex_);
+    runners_.erase(runner);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<StepRunner*> runners_;
+};
+
+namespace {
+
+RunningSteps runningSteps;
+
+Error disposed() { return Error("ERR_DISPOSED", "the session is disposed"); }
+
+}  // namespace
+
+StepRunner::StepRunner(std::unique_ptr<Session> session) : session_(std::move(session)) { takeReports(); }
+
+StepRunner::~StepRunner() {
+  stop();
+  join();
+}
+
+void StepRunner::requireActive() const {
+  if (cancelled_) throw disposed();
+}
+
+void StepRunner::post(Work work, Done done) {
+  const std::lock_guard lock(mutex_);
+  requireActive();
+  queue_.push_back({std::move(work), std::move(done)});
+  if (!thread_.joinable()) {
+    try {
+      thread_ = std::thread([this] { loop(); });
+      runningSteps.add(this);
+    } catch (...) {
+      queue_.pop_back();
+      throw;
+    }
+  }
+  wake_.notify_all();
+}
+
+MemoryReport StepRunner::allocated() {
+  const std::lock_guard lock(mutex_);
+  requireActive();
+  return allocated_;
+}
+
+MemoryReport StepRunner::planned(size_t program) {
+  const std::lock_guard lock(mutex_);
+  requireActive();
+  if (program >= planned_.size()) throw invalid("there is no program " + std::to_string(program));
+  return planned_[program];
+}
+
+// With mutex_ held, and the session at rest.
+void StepRunner::takeReports() noexcept {
+  allocated_ = session_->allocated();
+  planned_.resize(session_->programs());
+  for (size_t program = 0; program < planned_.size(); ++program) planned_[program] = session_->planned(program);
+}
+
+void StepRunner::stop() {
+  const std::lock_guard lock(mutex_);
+  cancelled_ = true;
+  if (!thread_.joinable()) session_.reset();
+  wake_.notify_all();
+}
+
+void StepRunner::join() {
+  if (!thread_.joinable()) return;
+  runningSteps.remove(this);
+  thread_.join();
+}
+
+void StepRunner::loop() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [&] { return cancelled_ || (!queue_.empty() && visitors_ == 0); });
+    if (cancelled_) break;
+    Job job = std::move(queue_.front());
+    queue_.pop_front();
+    running_ = true;
+    lock.unlock();
+    execute(std::move(job));
+    lock.lock();
+    running_ = false;
+    takeReports();
+    wake_.notify_all();
+  }
+  std::deque<Job> overtaken = std::exchange(queue_, {});
+  std::unique_ptr<Session> session = std::exchange(session_, nullptr);
+  lock.unlock();
+  session.reset();  // first, so that whoever is told finds the memory freed
+  if (silent_) return;
+  for (const Job& job : overtaken) job.done({}, std::make_exception_ptr(disposed()));
+  if (onExit_) onExit_();
+}
+
+// `job` and what it holds end here, before the results of the next one are due.
+void StepRunner::execute(Job job) {
+  std::vector<HostArray> results;
+  std::exception_ptr failure;
+  try {
+    results = job.work(*session_, cancelled_);
+    // A cancelled replay leaves its buffers undefined: there is no result.
+    requireActive();
+  } catch (...) {
+    failure = std::current_exception();
+    results.clear();
+  }
+  if (!silent_) job.done(std::move(results), failure);
+}
+
+}  // namespace revnet

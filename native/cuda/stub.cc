@@ -1,0 +1,14 @@
+// Stands in for the CUDA backend in a build without it.
+#include "core/backend.h"
+#include "cuda/devices.h"
+
+namespace revnet {
+
+// REVNET_CUDA_ABSENCE: why CMake left CUDA out.
+CudaDevices cudaDevices() { return {{}, std::string("built without CUDA: ") + REVNET_CUDA_ABSENCE}; }
+
+std::string cudaVersion() { return {}; }
+
+std::unique_ptr<Backend> makeCudaBackend(int) { throw Error("ERR_DEVICE_UNAVAILABLE", cudaDevices().absence); }
+
+}  // namespace revnet

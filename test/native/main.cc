@@ -1,0 +1,36 @@
+// Runs the native tests whose names contain one of the arguments; all without arguments. Status 1 if any fails.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+
+#include "check.h"
+
+namespace revnet::test {
+
+std::vector<Test>& tests() {
+  static std::vector<Test> all;
+  return all;
+}
+
+}  // namespace revnet::test
+
+int main(int argc, char** argv) {
+  int passed = 0, failed = 0;
+  for (const auto& test : revnet::test::tests()) {
+    const bool asked =
+        argc < 2 || std::any_of(argv + 1, argv + argc, [&](const char* part) { return std::strstr(test.name, part); });
+    if (!asked) continue;
+    try {
+      test.body();
+      ++passed;
+      std::printf("  ok    %s\n", test.name);
+    } catch (const std::exception& error) {
+      ++failed;
+      std::printf("  FAIL  %s\n        %s\n", test.name, error.what());
+    }
+    std::fflush(stdout);
+  }
+  std::printf("native tests: %d passed, %d failed\n", passed, failed);
+  return failed > 0 || passed == 0;
+}

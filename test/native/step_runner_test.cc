@@ -1,0 +1,90 @@
+// The step thread: order, errors, and being stopped at any time.
+#include "binding/step_runner.h"
+
+#include <chrono>
+
+#include "check.h"
+
+using namespace revnet;
+using namespace std::chrono_literals;
+
+namespace {
+
+std::unique_ptr<StepRunner> makeRunner() { return std::make_unique<StepRunner>(std::make_unique<Session>(makeReferenceBackend())); }
+
+std::string codeOf(const std::exception_ptr& failure) {
+  if (!failure) return "";
+  try {
+    std::rethrow_exception(failure);
+  } catch (const Error& error) {
+    return error.code();
+  } catch (...) {
+    return "other";
+  }
+}
+
+// Works until cancelled.
+std::vector<HostArray> endless(Session&, const std::atomic<bool>& cancelled) {
+  while (!cancelled) std::this_thread::sleep_for(100us);
+  return {};
+}
+
+}  // namespace
+
+TEST(runnerKeepsTheOrder) {
+  std::vector<int> order;
+  std::vector<std::string> failures;
+  {
+    const auto runner = makeRunner();
+    for (int i = 0; i < 100; ++i)
+      runner->post(
+          [&order, i](Session&, const std::atomic<bool>&) {
+            order.push_back(i);
+            if (i % 10 == 3) throw invalid("three");
+            return std::vector<HostArray>();
+          },
+          [&](std::vector<HostArray>, const std::exception_ptr& failure) { failures.push_back(codeOf(failure)); });
+    while (runner->withSession([&](Session&) { return failures.size(); }) < 100) std::this_thread::sleep_for(1ms);
+  }
+  for (int i = 0; i < 100; ++i) {
+    CHECK_EQUAL(order[static_cast<size_t>(i)], i);
+    CHECK_EQUAL(failures[static_cast<size_t>(i)], i % 10 == 3 ? "ERR_INVALID_ARGUMENT" : "");
+  }
+}
+
+TEST(runnerStopsAtAnyTime) {
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::string> failures;
+    bool exited = false;
+    const auto runner = makeRunner();
+    runner->onExit([&] { exited = true; });
+    for (int i = 0; i < 5; ++i)
+      runner->post(endless,
+                   [&](std::vector<HostArray>, const std::exception_ptr& failure) { failures.push_back(codeOf(failure)); });
+    if (round % 2 == 0) std::this_thread::sleep_for(std::chrono::microseconds(round));
+    runner->stop();
+    CHECK_THROWS("ERR_DISPOSED", "", runner->post(endless, {}));
+    CHECK_THROWS("ERR_DISPOSED", "", runner->withSession([](Session&) {}));
+    CHECK_THROWS("ERR_DISPOSED", "", runner->allocated());
+    runner->join();
+    CHECK(exited);
+    CHECK_EQUAL(failures.size(), size_t{5});
+    for (const std::string& code : failures) CHECK_EQUAL(code, "ERR_DISPOSED");
+  }
+}
+
+// A call waits for the running job only, however many are queued.
+TEST(runnerLetsCallsInBetweenJobs) {
+  const auto runner = makeRunner();
+  std::atomic<int> done{0};
+  for (int i = 0; i < 200; ++i)
+    runner->post(
+        [](Session&, const std::atomic<bool>&) {
+          std::this_thread::sleep_for(2ms);
+          return std::vector<HostArray>();
+        },
+        [&](std::vector<HostArray>, const std::exception_ptr&) { ++done; });
+  for (int i = 0; i < 10; ++i) runner->withSession([](Session& session) { session.addBuffer({"b", ElementType::Real, 1}); });
+  CHECK(done < 100);
+  CHECK_EQUAL(runner->allocated().total(), 10 * kAlignment);
+}

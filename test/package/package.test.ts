@@ -1,0 +1,78 @@
+/** The package as others see it: both entry points, what is packed, and what it says where the addon is missing. */
+import { execFileSync } from "node:child_process";
+import { cpSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { expect } from "chai";
+
+const root = path.resolve(__dirname, "../../..");
+
+/** Runs `source` in a process of its own and returns what it prints, parsed. */
+function evaluate(source: string, type: "commonjs" | "module", folder = root): unknown {
+  return JSON.parse(execFileSync(process.execPath, [`--input-type=${type}`, "-e", source], { cwd: folder, encoding: "utf8" }));
+}
+
+describe("package", () => {
+  it("exports the same names to ES modules and to CommonJS", () => {
+    const required = evaluate("console.log(JSON.stringify(Object.keys(require('revnet')).sort()))", "commonjs") as string[];
+    const imported = evaluate(
+      "import * as r from 'revnet'; console.log(JSON.stringify(Object.keys(r).sort()))",
+      "module",
+    ) as string[];
+    expect(imported.filter((name) => !["__esModule", "default", "module.exports"].includes(name))).to.deep.equal(required);
+    expect(required).to.include.members([
+      "trainRevNet",
+      "createNetwork",
+      "loadNetwork",
+      "memoryPlan",
+      "openDataset",
+      "devices",
+      "RevNetError",
+    ]);
+  });
+
+  it("packs what an installation needs, and no more", function () {
+    if (process.platform === "win32") return this.skip(); // npm is a script there
+    const [{ files }] = JSON.parse(
+      execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], { cwd: root, encoding: "utf8" }),
+    );
+    const names = (files as { path: string }[]).map((file) => file.path);
+    expect(names).to.include.members([
+      "CMakeLists.txt",
+      "LICENSE",
+      "README.md",
+      "binding.d.ts",
+      "scripts/build.js",
+      "models/revnet-38.json",
+    ]);
+    expect(names).to.include.members([
+      "dist/index.js",
+      "dist/index.mjs",
+      "dist/index.d.ts",
+      "dist/index.d.mts",
+      "dist/cli/main.js",
+    ]);
+    expect(names).to.include.members(["native/core/ops.h", "native/binding/module.cc"]);
+    expect(names.filter((name) => /^(test|lib|build|dist-test|bench|examples|docs|\.)/.test(name))).to.deep.equal([]);
+  });
+
+  it("says what to do where the addon was not built", () => {
+    const folder = mkdtempSync(path.join(tmpdir(), "revnet-unbuilt-"));
+    try {
+      for (const name of ["dist", "models", "package.json"])
+        cpSync(path.join(root, name), path.join(folder, name), { recursive: true });
+      symlinkSync(path.join(root, "node_modules"), path.join(folder, "node_modules"), "junction");
+      const source =
+        "const r = require('revnet'); try { r.devices(); } catch ({ name, code, message }) { console.log(JSON.stringify({ name, code, message })); }";
+      const error = evaluate(source, "commonjs", folder) as Record<string, string>;
+      expect(error.name).to.equal("RevNetError");
+      expect(error.code).to.equal("ERR_ADDON_MISSING");
+      expect(error.message)
+        .to.match(/revnet\.node/)
+        .and.match(/install scripts/)
+        .and.match(/npm rebuild revnet/);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});
