@@ -30,12 +30,10 @@ for (let i = 0; i < train.images.length; i++) mean[i % imageBytes] += train.imag
 
 /** Degrees between two gradients, given as lists of tensors; NaN where one is not finite. */
 function angle(a, b) {
-  let dot = 0;
   let aa = 0;
   let bb = 0;
   for (let t = 0; t < a.length; t++)
     for (let i = 0; i < a[t].length; i++) {
-      dot += a[t][i] * b[t][i];
       aa += a[t][i] ** 2;
       bb += b[t][i] ** 2;
     }
@@ -60,7 +58,11 @@ async function measure(network, images, normalized, labels) {
     pair[0].push(data);
     pair[1].push(stored.gradients.get(name).data);
   }
-  return blocks.map(({ stage, block, error }) => ({ name: `${stage}.${block}`, error, angle: angle(...perBlock.get(`${stage}.${block}`)) }));
+  return blocks.map(({ stage, block, error }) => ({
+    name: `${stage}.${block}`,
+    error,
+    angle: angle(...perBlock.get(`${stage}.${block}`)),
+  }));
 }
 
 async function study(streams) {
@@ -85,15 +87,23 @@ const exponent = (x) => (x === 0 ? "0" : x.toExponential(1));
 const results = { float32: await study("float32"), fixed: await study("fixed") };
 
 console.log(`${model}, batch ${n}, learning rate 0.1: largest over the reversible blocks\n`);
-console.log("| after steps | float32: reconstruction error | float32: gradient angle | fixed: reconstruction error | fixed: gradient angle |");
+console.log(
+  "| after steps | float32: reconstruction error | float32: gradient angle | fixed: reconstruction error | fixed: gradient angle |",
+);
 console.log("|---|---|---|---|---|");
 const largest = (row, key) => exponent(Math.max(...row.blocks.map((block) => block[key])));
 results.float32.forEach((row, i) => {
   const exact = results.fixed[i];
-  console.log(`| ${row.step} | ${largest(row, "error")} | ${largest(row, "angle")}° | ${largest(exact, "error")} | ${largest(exact, "angle")}° |`);
+  console.log(
+    `| ${row.step} | ${largest(row, "error")} | ${largest(row, "angle")}° | ${largest(exact, "error")} | ${largest(exact, "angle")}° |`,
+  );
 });
-console.log(`\nBy block after ${steps} steps\n\n| block | float32: error | float32: angle | fixed: error | fixed: angle |\n|---|---|---|---|---|`);
+console.log(
+  `\nBy block after ${steps} steps\n\n| block | float32: error | float32: angle | fixed: error | fixed: angle |\n|---|---|---|---|---|`,
+);
 results.float32.at(-1).blocks.forEach((block, i) => {
   const exact = results.fixed.at(-1).blocks[i];
-  console.log(`| ${block.name} | ${exponent(block.error)} | ${exponent(block.angle)}° | ${exponent(exact.error)} | ${exponent(exact.angle)}° |`);
+  console.log(
+    `| ${block.name} | ${exponent(block.error)} | ${exponent(block.angle)}° | ${exponent(exact.error)} | ${exponent(exact.angle)}° |`,
+  );
 });

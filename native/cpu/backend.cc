@@ -1,7 +1,8 @@
 #include "cpu/backend.h"
 
-#include <cstdlib>
 #include <cstring>
+
+#include "core/host_memory.h"
 
 namespace revnet {
 namespace {
@@ -59,12 +60,8 @@ class CpuBackend final : public Backend {
   size_t elementBytes(ElementType type) const override { return type == ElementType::Byte ? 1 : 4; }
   int fractionBits() const override { return 22; }
 
-  void* allocate(size_t bytes) override {
-    void* memory = std::aligned_alloc(kAlignment, alignUp(bytes));
-    if (!memory) throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes");
-    return memory;
-  }
-  void release(void* memory) noexcept override { std::free(memory); }
+  void* allocate(size_t bytes) override { return allocateHost(bytes); }
+  void release(void* memory) noexcept override { releaseHost(memory); }
   void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
 

@@ -3,8 +3,8 @@
 #include "core/backend.h"
 
 #include <cstring>
-#include <new>
 
+#include "core/host_memory.h"
 #include "run.h"
 
 namespace revnet {
@@ -45,12 +45,8 @@ class ReferenceBackend final : public Backend {
     return sizeof(uint8_t);
   }
 
-  void* allocate(size_t bytes) override {
-    void* memory = ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow);
-    if (!memory) throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes of memory");
-    return memory;
-  }
-  void release(void* memory) noexcept override { ::operator delete (memory, std::align_val_t{kAlignment}); }
+  void* allocate(size_t bytes) override { return allocateHost(bytes); }
+  void release(void* memory) noexcept override { releaseHost(memory); }
   void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
 

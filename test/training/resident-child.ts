@@ -22,7 +22,13 @@ async function main(units: number, activations: "reversible" | "stored"): Promis
   const step = await network.prepareTraining({ batchSize, activations, data: { count: batchSize, images, labels } });
   const planned = step.planned();
   for (let i = 0; i < 2; i++)
-    await step.run({ learningRate: 0.01, momentum: 0.9, weightDecay: 0, step: i, indices: new Int32Array(batchSize).map((_, j) => j) });
+    await step.run({
+      learningRate: 0.01,
+      momentum: 0.9,
+      weightDecay: 0,
+      step: i,
+      indices: new Int32Array(batchSize).map((_, j) => j),
+    });
   console.log(JSON.stringify({ resident: process.memoryUsage.rss(), planned, counted: network.memory() }));
 }
 
