@@ -42,12 +42,12 @@ export type Op =
       outOfRange?: BufferId } & Norm)
   | { op: "convolutionBackwardData"; convolution: Convolution; weight: BufferId; dy: BufferId; dx: BufferId }
   | ({ op: "convolutionBackwardWeights"; convolution: Convolution; x: BufferId; dy: BufferId; weightGradient: BufferId } & Norm)
-  | ({ op: "batchNormReluForward"; x: BufferId; y: BufferId[] } & Extent & Norm)
+  | ({ op: "batchNormReluForward"; x: BufferId; y: BufferId[]; outOfRange?: BufferId } & Extent & Norm)
   | ({ op: "batchNormReluBackward"; x: BufferId; dy: BufferId[]; dx: BufferId } & Extent & Norm & NormGradient)
   | { op: "updateRunningStatistics"; c: number; count: number; momentum: number; statistics: BufferId; running: BufferId }
   | ({ op: "shortcutForward"; k: number; stride: number; x: BufferId; y: BufferId } & Extent)
   | ({ op: "shortcutBackward"; k: number; stride: number; dy: BufferId; dx: BufferId } & Extent)
-  | ({ op: "maxPoolForward"; x: BufferId; y: BufferId[]; argmax: BufferId } & Extent & Norm)
+  | ({ op: "maxPoolForward"; x: BufferId; y: BufferId[]; argmax: BufferId; outOfRange?: BufferId } & Extent & Norm)
   | ({ op: "maxPoolBackward"; dy: BufferId[]; argmax: BufferId; dx: BufferId } & Extent)
   | ({ op: "globalAveragePoolForward"; parts: (Norm & { x: BufferId })[]; y: BufferId } & Extent)
   | ({ op: "globalAveragePoolBackward"; parts: (Norm & NormGradient & { x: BufferId; dx: BufferId })[]; dy: BufferId } & Extent)

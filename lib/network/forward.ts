@@ -59,7 +59,7 @@ export function recordStem(r: Recorder, images: BufferId): StemForward {
   });
   const { input } = r.topology.blocks[0]!;
   const streams = Array.from({ length: r.topology.streams }, (_, i) => r.stream(`stem.x${i + 1}`, input));
-  const read = { ...r.extent(output), ...r.buffers.norm(norm, 0, r.statistics), x: y, y: streams };
+  const read = { ...r.extent(output), ...r.buffers.norm(norm, 0, r.statistics), x: y, y: streams, ...outOfRange(r) };
   if (!maxPool) {
     r.emit({ op: "batchNormReluForward", ...read });
     return { y, argmax: undefined, streams };

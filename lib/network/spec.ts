@@ -44,7 +44,7 @@ const MAX_EDGE = 8192; // kMaxEdge of native/core/convolution.h: image edges and
 const MAX_CLASSES = 65536;
 const MAX_STAGES = 16;
 const MAX_UNITS = 1024; // blocks of a stage
-const MAX_STRIDE = 8;
+const MAX_STRIDE = 2;
 const MAX_IMAGE = 2 ** 26; // values of an image
 const MAX_PARAMETERS = 2 ** 30;
 /** Block width over filters in a bottleneck stage, and block width over that of its 3x3 convolution. */

@@ -30,7 +30,7 @@ class RecordReader {
       dimension("c", convolution.c, kMaxEdge);
       dimension("k", convolution.k, kMaxEdge);
       dimension("kernel", convolution.kernel, kMaxKernel);
-      dimension("stride", convolution.stride, kMaxEdge);
+      dimension("stride", convolution.stride, kMaxStride);
       if (convolution.kernel % 2 == 0) throw invalid(object_->path() + ".kernel: expected an odd number");
     });
   }

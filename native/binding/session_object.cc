@@ -214,16 +214,22 @@ void SessionObject::settled(Napi::Env env) {
 void SessionObject::deliver(Napi::Env env, Napi::Function, Channel*, Outcome* raw) {
   const std::unique_ptr<Outcome> outcome(raw);
   if (env == nullptr) return;
-  try {
-    if (outcome->failure) {
-      outcome->deferred.Reject(toJsError(env, outcome->failure).Value());
-    } else {
-      outcome->deferred.Resolve(outcome->toJs(env, outcome->results));
+  // A worker that is being terminated takes no results: then each of these throws.
+  const auto attempt = [](const auto& action) {
+    try {
+      action();
+      return true;
+    } catch (...) {
+      return false;
     }
-    outcome->session->settled(env);
-  } catch (const Napi::Error&) {
-    // A worker that is being terminated takes no results.
-  }
+  };
+  attempt([&] {
+    // Results may be too large for JavaScript: that is a failure like any other.
+    if (!outcome->failure && !attempt([&] { outcome->deferred.Resolve(outcome->toJs(env, outcome->results)); }))
+      outcome->failure = std::make_exception_ptr(Error("ERR_OUT_OF_MEMORY", "the results do not fit into JavaScript arrays"));
+    if (outcome->failure) outcome->deferred.Reject(toJsError(env, outcome->failure).Value());
+  });
+  attempt([&] { outcome->session->settled(env); });
 }
 
 Napi::Object toJsReport(Napi::Env env, const MemoryReport& report) {

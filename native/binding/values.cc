@@ -7,9 +7,8 @@ namespace {
 
 template <class T>
 HostArray copy(const void* data, size_t length) {
-  std::vector<T> values(length);
-  if (length > 0) std::memcpy(values.data(), data, length * sizeof(T));
-  return values;
+  const T* from = static_cast<const T*>(data);
+  return std::vector<T>(from, from + length);
 }
 
 }  // namespace

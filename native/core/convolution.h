@@ -8,6 +8,7 @@ namespace revnet {
 // Bounds that keep every element count inside int64: images or rows, and edges or channels.
 constexpr int kMaxRows = 1 << 22;
 constexpr int kMaxEdge = 1 << 13;
+// What kernels have tables for.
 constexpr int kMaxKernel = 15;
 constexpr int kMaxStride = 2;
 
@@ -22,6 +23,12 @@ struct Convolution {
   int outH() const { return (h + 2 * padding() - kernel) / stride + 1; }
   int outW() const { return (w + 2 * padding() - kernel) / stride + 1; }
   int taps() const { return kernel * kernel; }
+
+  bool valid() const {
+    const auto within = [](int value, int most) { return value >= 1 && value <= most; };
+    return within(n, kMaxRows) && within(h, kMaxEdge) && within(w, kMaxEdge) && within(c, kMaxEdge) && within(k, kMaxEdge) &&
+           within(kernel, kMaxKernel) && kernel % 2 == 1 && within(stride, kMaxStride);
+  }
 
   int64_t inputElements() const { return int64_t{n} * h * w * c; }
   int64_t outputElements() const { return int64_t{n} * outH() * outW() * k; }

@@ -248,6 +248,7 @@ struct BatchNormReluForward {
   Norm norm;
   Operand x;               // [n][h][w][c]
   std::vector<Operand> y;  // each [n][h][w][c / outputs] real or stream, overwritten
+  Operand outOfRange;      // [1] += elements outside the fixed-point range; optional
 
   template <class V>
   void visit(V& v) {
@@ -256,6 +257,7 @@ struct BatchNormReluForward {
     if (!norm) throw invalid("batchNormReluForward: statistics are missing");
     v.operand("x", x, Access::Read, kReal, extent.elements());
     visitHalves(v, "y", y, Access::Write, kStream, extent.elements(), extent.c);
+    v.optional("outOfRange", outOfRange, Access::Update, kIndex, 1);
   }
 };
 
@@ -356,6 +358,7 @@ struct MaxPoolForward {
   Operand x;               // [n][h][w][c]
   std::vector<Operand> y;  // each [n][outH][outW][c / outputs] real or stream, overwritten
   Operand argmax;          // [n][outH][outW][c] tap 0..8 of the largest value (the first one of equals), overwritten
+  Operand outOfRange;      // [1] += elements of y outside the fixed-point range; optional
 
   static int out(int size) { return (size - 1) / 2 + 1; }
   int64_t outputElements() const { return int64_t{extent.n} * out(extent.h) * out(extent.w) * extent.c; }
@@ -367,6 +370,7 @@ struct MaxPoolForward {
     v.operand("x", x, Access::Read, kReal, extent.elements());
     visitHalves(v, "y", y, Access::Write, kStream, outputElements(), extent.c);
     v.operand("argmax", argmax, Access::Write, kByte, outputElements());
+    v.optional("outOfRange", outOfRange, Access::Update, kIndex, 1);
   }
 };
 
@@ -533,6 +537,7 @@ struct ResidualForward {
     v.sameType(x, y);
     visitHidden(v, hidden, function, Access::Write);
     v.optional("yStatistics", statistics, Access::Write, kReal, 2 * int64_t{function.last().k});
+    if (statistics && !computeStatistics) throw invalid("residualForward: yStatistics go with computeStatistics");
     v.optional("outOfRange", outOfRange, Access::Update, kIndex, 1);
   }
 };

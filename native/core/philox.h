@@ -13,7 +13,7 @@
 
 namespace revnet {
 
-// What a stream of random numbers is for; the second half of the key, so that no two uses share numbers.
+// What a stream of random numbers is for; part of the counter, so that no two uses share numbers.
 enum class RandomPurpose : uint32_t { Initialization = 1, Shuffle = 2, Augmentation = 3, Dataset = 4 };
 
 struct PhiloxBlock {

@@ -44,11 +44,18 @@ size_t Session::addBuffer(const BufferSpec& spec) {
       return id;
     }
     const size_t bytes = alignUp(static_cast<size_t>(spec.elements) * backend_->elementBytes(spec.type));
+    owned_.reserve(owned_.size() + 1);
+    addresses_.reserve(addresses_.size() + 1);
     void* memory = backend_->allocate(bytes);
+    try {
+      fill(memory, bytes, std::byte{0});
+    } catch (...) {
+      backend_->release(memory);
+      throw;
+    }
     owned_.push_back(memory);
     addresses_.push_back(static_cast<std::byte*>(memory));
     allocated_.categories[static_cast<size_t>(spec.category)] += bytes;
-    fill(memory, bytes, std::byte{0});
     return id;
   } catch (...) {
     buffers_.pop_back();
@@ -121,7 +128,7 @@ std::vector<HostArray> Session::run(size_t index, const std::vector<Input>& inpu
                                     const std::atomic<bool>& cancelled) {
   if (index >= programs_.size()) throw invalid("there is no program " + std::to_string(index));
   Program& program = *programs_[index];
-  // Everything that can be refused is refused before anything is changed.
+  // Unknown buffers are refused before anything is changed.
   const auto check = [&](size_t id, const char* what) {
     if (id >= program.table.size()) throw invalid(std::string(what) + ": there is no buffer " + std::to_string(id));
     if (id >= program.firstLocal && !program.table[id].pinned)
@@ -166,10 +173,11 @@ template <class T>
 std::vector<T> toFixed(const std::vector<double>& values, int fractionBits, const std::string& name) {
   std::vector<T> fixed(values.size());
   for (size_t i = 0; i < values.size(); ++i) {
-    // The range is +-512 whatever the step: 2^9.
-    if (!(std::abs(values[i]) < 512))
-      throw invalid("buffer '" + name + "': a fixed-point stream takes values between -512 and 512");
-    fixed[i] = static_cast<T>(std::llrint(std::ldexp(values[i], fractionBits)));
+    // The range is [-512, 512) whatever the step: 2^9.
+    const double steps = std::nearbyint(std::ldexp(values[i], fractionBits)), bound = std::ldexp(512.0, fractionBits);
+    if (!(steps >= -bound && steps < bound))
+      throw invalid("buffer '" + name + "': a fixed-point stream takes values from -512 up to, not including, 512");
+    fixed[i] = static_cast<T>(steps);
   }
   return fixed;
 }

@@ -1,6 +1,7 @@
 #include "cpu/backend.h"
 
 #include <cstring>
+#include <optional>
 
 #include "core/host_memory.h"
 
@@ -51,11 +52,10 @@ class CpuReplay final : public Replay {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, const std::string& isa) : kernels_(chooseKernels(isa)), pool_(threads) {}
+  CpuBackend(int threads, const std::string& isa) : kernels_(chooseKernels(isa)), threads_(threads) {}
 
   std::string description() const override {
-    const int threads = pool_.threads();
-    return std::string("CPU, ") + kernels_.name + ", " + std::to_string(threads) + (threads == 1 ? " thread" : " threads");
+    return std::string("CPU, ") + kernels_.name + ", " + std::to_string(threads_) + (threads_ == 1 ? " thread" : " threads");
   }
   size_t elementBytes(ElementType type) const override { return type == ElementType::Byte ? 1 : 4; }
   int fractionBits() const override { return 22; }
@@ -65,14 +65,16 @@ class CpuBackend final : public Backend {
   void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
 
-  size_t workspaceBytes(const Op& op) const override { return kernels_.workspaceBytes(op, pool_.threads()); }
+  size_t workspaceBytes(const Op& op) const override { return kernels_.workspaceBytes(op, threads_); }
   std::unique_ptr<Replay> record(const std::vector<Op>& ops, const Memory& memory) override {
-    return std::make_unique<CpuReplay>(kernels_, pool_, ops, memory);
+    if (!pool_) pool_.emplace(threads_);
+    return std::make_unique<CpuReplay>(kernels_, *pool_, ops, memory);
   }
 
  private:
   const CpuKernels& kernels_;
-  ThreadPool pool_;
+  const int threads_;
+  std::optional<ThreadPool> pool_;  // started by the first program that is to run: planning needs none
 };
 
 }  // namespace

@@ -1,5 +1,10 @@
 #include "thread_pool.h"
 
+#include <string>
+#include <system_error>
+
+#include "core/error.h"
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -22,10 +27,19 @@ void pause() {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  for (int thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
+  try {
+    for (int thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
+  } catch (const std::system_error& error) {
+    const size_t started = helpers_.size();
+    stop();
+    throw Error("ERR_DEVICE_UNAVAILABLE", "threads: the system started " + std::to_string(started + 1) + " of " +
+                                              std::to_string(threads) + " (" + error.what() + "); use fewer");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
@@ -33,6 +47,7 @@ ThreadPool::~ThreadPool() {
   }
   wake_.notify_all();
   for (std::thread& helper : helpers_) helper.join();
+  helpers_.clear();
 }
 
 void ThreadPool::run(int count, Function function, const void* context) {

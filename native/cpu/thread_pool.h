@@ -11,7 +11,7 @@ namespace revnet {
 
 class ThreadPool {
  public:
-  // `threads` >= 1 counts the caller of parallelFor.
+  // `threads` >= 1 counts the caller of parallelFor. Throws Error ERR_DEVICE_UNAVAILABLE where the system starts no more threads.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -29,6 +29,7 @@ class ThreadPool {
 
  private:
   using Function = void (*)(const void* context, int index, int thread);
+  void stop();
   void run(int count, Function function, const void* context);
   void help(int thread);
   void take(int thread);

@@ -60,12 +60,12 @@ Values joinChannels(const Context& context, const std::vector<Operand>& parts, i
   return joined;
 }
 
-void storeChannels(const Context& context, const std::vector<Operand>& parts, View values, int c) {
+void storeChannels(const Context& context, const std::vector<Operand>& parts, View values, int c, Operand outOfRange) {
   const auto width = static_cast<size_t>(c) / parts.size();
   Values share(values.size() / parts.size());
   for (size_t part = 0; part < parts.size(); ++part) {
     for (size_t i = 0; i < share.size(); ++i) share[i] = values[(i / width * parts.size() + part) * width + i % width];
-    context.store(parts[part], share);
+    context.store(parts[part], share, outOfRange);
   }
 }
 

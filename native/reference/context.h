@@ -56,6 +56,6 @@ class Context {
 
 // The channels of a [pixels][c] tensor that is stored as `parts` tensors of c / parts channels each.
 Values joinChannels(const Context& context, const std::vector<Operand>& parts, int64_t pixels, int c);
-void storeChannels(const Context& context, const std::vector<Operand>& parts, View values, int c);
+void storeChannels(const Context& context, const std::vector<Operand>& parts, View values, int c, Operand outOfRange);
 
 }  // namespace revnet::reference

@@ -75,7 +75,7 @@ Values normBackward(const Context& context, const Norm& norm, const NormGradient
 
 void run(const Context& context, const BatchNormReluForward& op) {
   const int c = op.extent.c;
-  storeChannels(context, op.y, normForward(context, op.norm, c, context.reals(op.x, op.extent.elements())), c);
+  storeChannels(context, op.y, normForward(context, op.norm, c, context.reals(op.x, op.extent.elements())), c, op.outOfRange);
 }
 
 void run(const Context& context, const BatchNormReluBackward& op) {

@@ -58,7 +58,7 @@ void run(const Context& context, const MaxPoolForward& op) {
       argmax[out * c + j] = static_cast<uint8_t>(tap);
     }
   });
-  storeChannels(context, op.y, y, c);
+  storeChannels(context, op.y, y, c, op.outOfRange);
 }
 
 void run(const Context& context, const MaxPoolBackward& op) {

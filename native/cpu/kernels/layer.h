@@ -53,8 +53,10 @@ inline void withStream(const Memory& memory, Operand x, const Body& body) {
   memory.isFixed(x) ? body(memory.at<const int32_t>(x)) : body(memory.at<const float>(x));
 }
 
-// Fills a padded image with a layer's input: norm(x), or x where the layer has no norm.
-inline void fillInput(float* image, const Convolution& conv, const Memory& memory, Operand x, const ChannelNorm* norm, int n) {
+// Fills a padded image with a layer's input: norm(x), or x where the layer has no norm. One copy of it, not inlined: forward pass
+// and recompute must round alike.
+[[gnu::noinline]] inline void fillInput(float* image, const Convolution& conv, const Memory& memory, Operand x,
+                                        const ChannelNorm* norm, int n) {
   const size_t first = static_cast<size_t>(n) * inputPixels(conv);
   const auto fill = [&](const auto* values) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(values)>>;

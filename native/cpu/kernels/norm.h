@@ -57,6 +57,16 @@ struct ImageSums {
     for (int i = 0; i < count; ++i) to[i] += static_cast<double>(first[i]);
     for (int i = 0; i < count; ++i) to[padded + i] += static_cast<double>(second[i]);
   }
+  // Adds the sum and the sum of squares of one row of `values` values, given as those of their distances from `origin`, a value of
+  // the row: what float32 rounds is then of the size of the deviations, not of the mean.
+  void addAround(int n, int channel, int count, int values, Vec origin, Vec distances, Vec squares) const {
+    double* to = image(n) + channel;
+    for (int i = 0; i < count; ++i) {
+      const double o = origin[i], sum = distances[i];
+      to[i] += values * o + sum;
+      to[padded + i] += o * (values * o + 2 * sum) + static_cast<double>(squares[i]);
+    }
+  }
   void total(int images, int channel, double* first, double* second) const {
     *first = *second = 0;
     for (int n = 0; n < images; ++n) {
@@ -118,62 +128,63 @@ inline void storeRow(const float* row, int pixels, int c, float* y, const ImageS
   forEachBlock(c, [&](int block, int count, auto kind) {
     const float* from = row + block * kLanes;
     float* to = y + block * kLanes;
+    const Vec origin = load(from);
     Vec sum{}, squares{};
     for (int p = 0; p < pixels; ++p, from += stride, to += c) {
-      const Vec v = load(from);
+      const Vec v = load(from), distance = v - origin;
       kind.store(to, v, count);
-      sum += v;
-      squares += v * v;
+      sum += distance;
+      squares += distance * distance;
     }
-    if (sums) sums->add(n, block * kLanes, count, sum, squares);
+    if (sums) sums->addAround(n, block * kLanes, count, pixels, origin, sum, squares);
   });
 }
 
-// y = base + sign * q(row), on a real or a fixed-point stream (base null: 0). q rounds to the stream's step. Returns how many
-// elements left the fixed-point range; their sum wraps around, so that subtracting the same q still undoes it.
+// y = base + sign * q(row), on a real or a fixed-point stream (a fixed one's base may be null: 0). q rounds to the stream's step.
+// With sign 1, returns how many elements left the fixed-point range; their sum wraps around, so that subtracting the same q still
+// undoes it.
 struct StreamSum {
   const float* row;
   int pixels, c;
   float sign;
 
   int64_t apply(const float* base, float* y, const ImageSums* sums, int n) const {
-    const size_t stride = static_cast<size_t>(roundUp(c, kLanes));
-    forEachBlock(c, [&](int block, int count, auto kind) {
-      const float* from = row + block * kLanes;
-      Vec sum{}, squares{};
-      for (int p = 0; p < pixels; ++p, from += stride) {
-        const size_t at = static_cast<size_t>(p) * static_cast<size_t>(c) + static_cast<size_t>(block * kLanes);
-        Vec v = sign * load(from);
-        if (base) v += kind.load(base + at, count);
-        kind.store(y + at, v, count);
-        sum += v;
-        squares += v * v;
-      }
-      if (sums) sums->add(n, block * kLanes, count, sum, squares);
-    });
+    addRow(y, sums, n,
+           [&](size_t at, Vec value, int count, auto kind, IntVec&) { return kind.load(base + at, count) + sign * value; });
     return 0;
   }
 
   int64_t apply(const int32_t* base, int32_t* y, const ImageSums* sums, int n) const {
+    return addRow(y, sums, n, [&](size_t at, Vec value, int count, auto kind, IntVec& left) {
+      const IntVec q = roundToInt(value * kFixedScale);
+      const IntVec before = base ? kind.load(base + at, count) : IntVec{};
+      const IntVec after = sign > 0 ? (IntVec)((UintVec)before + (UintVec)q) : (IntVec)((UintVec)before - (UintVec)q);
+      left += (((before ^ after) & (q ^ after)) < 0) | (q == INT32_MIN);
+      return after;
+    });
+  }
+
+ private:
+  // next(at, value, count, kind, left): the new elements at y + at; `left` loses one for each that leaves the range.
+  template <class T, class Next>
+  int64_t addRow(T* y, const ImageSums* sums, int n, const Next& next) const {
     const size_t stride = static_cast<size_t>(roundUp(c, kLanes));
     int64_t outOfRange = 0;
     forEachBlock(c, [&](int block, int count, auto kind) {
       const float* from = row + block * kLanes;
-      Vec sum{}, squares{};
-      IntVec left{};  // minus the number of pixels whose sum left the range
+      Vec origin{}, sum{}, squares{};
+      IntVec left{};
       for (int p = 0; p < pixels; ++p, from += stride) {
         const size_t at = static_cast<size_t>(p) * static_cast<size_t>(c) + static_cast<size_t>(block * kLanes);
-        const IntVec q = roundToInt(load(from) * kFixedScale);
-        const IntVec before = base ? kind.load(base + at, count) : IntVec{};
-        const IntVec after = sign > 0 ? (IntVec)((UintVec)before + (UintVec)q) : (IntVec)((UintVec)before - (UintVec)q);
-        left += (((before ^ after) & (q ^ after)) < 0) | (q == INT32_MIN);
+        const auto after = next(at, load(from), count, kind, left);
         kind.store(y + at, after, count);
-        const Vec v = toFloat(after) * kFixedStep;
-        sum += v;
-        squares += v * v;
+        const Vec v = toFloat(after) * streamScale(y);
+        if (p == 0) origin = v;
+        sum += v - origin;
+        squares += (v - origin) * (v - origin);
       }
-      if (sums) sums->add(n, block * kLanes, count, sum, squares);
-      outOfRange -= sumLanes(left);
+      if (sums) sums->addAround(n, block * kLanes, count, pixels, origin, sum, squares);
+      outOfRange -= sumLanes(left, count);
     });
     return outOfRange;
   }

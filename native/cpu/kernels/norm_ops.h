@@ -6,14 +6,17 @@
 
 namespace revnet::REVNET_ISA {
 
-// Rounds to the stream's step where the stream is fixed point.
+// Rounds to the stream's step where the stream is fixed point, and returns how many values are outside its range.
 template <class Block>
-inline void storeStream(Block, float* to, Vec v, int count) {
+inline int storeStream(Block, float* to, Vec v, int count) {
   Block::store(to, v, count);
+  return 0;
 }
 template <class Block>
-inline void storeStream(Block, int32_t* to, Vec v, int count) {
-  Block::store(to, roundToInt(v * kFixedScale), count);
+inline int storeStream(Block, int32_t* to, Vec v, int count) {
+  const IntVec q = roundToInt(v * kFixedScale);
+  Block::store(to, q, count);
+  return -sumLanes(q == INT32_MIN, count);
 }
 
 // Calls body(pointer) with the pointer's element type, for a stream that is written.
@@ -33,19 +36,24 @@ inline void run(const BatchNormReluForward& op, const Memory& memory, ThreadPool
   const int parts = static_cast<int>(op.y.size()), width = op.extent.c / parts;
   const size_t pixels = static_cast<size_t>(op.extent.h) * static_cast<size_t>(op.extent.w), c = static_cast<size_t>(op.extent.c);
   at.norm.set(op.norm, memory, 1.0f);
+  std::atomic<int64_t> outOfRange{0};
   pool.parallelFor(op.extent.n, [&](int n, int) {
     const size_t first = static_cast<size_t>(n) * pixels;
+    int64_t left = 0;
     for (int part = 0; part < parts; ++part) {
       const int channel = part * width;
       const NormRelu<float> source{memory.at<const float>(op.x) + channel, at.norm.scale + channel, at.norm.shift + channel};
       withWritableStream(memory, op.y[static_cast<size_t>(part)], [&](auto* y) {
         forEachBlock(width, [&](int block, int count, auto kind) {
           for (size_t p = first; p < first + pixels; ++p)
-            storeStream(kind, y + p * static_cast<size_t>(width) + block * kLanes, source.read(p * c, block, count, kind), count);
+            left += storeStream(kind, y + p * static_cast<size_t>(width) + block * kLanes, source.read(p * c, block, count, kind),
+                                count);
         });
       });
     }
+    if (left != 0) outOfRange += left;
   });
+  if (op.outOfRange) addOutOfRange(memory.at<int32_t>(op.outOfRange), outOfRange);
 }
 
 // The gradient through norm and ReLU of channels [channel, channel + width) of x, in two passes over one image at a time:

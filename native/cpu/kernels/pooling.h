@@ -69,38 +69,51 @@ inline void run(const MaxPoolForward& op, const Memory& memory, ThreadPool& pool
   const Extent& extent = op.extent;
   const int parts = static_cast<int>(op.y.size()), width = extent.c / parts;
   const int outH = MaxPoolForward::out(extent.h), outW = MaxPoolForward::out(extent.w);
-  const auto c = static_cast<size_t>(extent.c);
+  const auto c = static_cast<size_t>(extent.c), w = static_cast<size_t>(extent.w);
   at.norm.set(op.norm, memory, 1.0f);
-  uint8_t* argmax = memory.at<uint8_t>(op.argmax);
-  pool.parallelFor(extent.n * outH, [&](int task, int) {
-    const int n = task / outH, row = task % outH;
+  std::atomic<int64_t> outOfRange{0};
+
+  // One window of a block of channels. NaN wins over all, and the last of several NaN.
+  const auto largest = [&](const NormRelu<float>& source, int n, int row, int column, int block, int count, auto kind,
+                           IntVec& which) {
+    Vec best = Vec{} - 1.0f;  // below every value that ReLU lets through
+    for (int tap = 0; tap < 9; ++tap) {
+      const int inRow = 2 * row - 1 + tap / 3, inColumn = 2 * column - 1 + tap % 3;
+      if (inRow < 0 || inRow >= extent.h || inColumn < 0 || inColumn >= extent.w) continue;
+      const size_t pixel =
+          (static_cast<size_t>(n) * static_cast<size_t>(extent.h) + static_cast<size_t>(inRow)) * w + static_cast<size_t>(inColumn);
+      const Vec value = source.read(pixel * c, block, count, kind);
+      const IntVec taken = (value > best) | (value != value);
+      which = taken ? IntVec{} + tap : which;
+      best = taken ? value : best;
+    }
+    return best;
+  };
+
+  pool.parallelFor(extent.n, [&](int n, int) {
+    int64_t left = 0;
     for (int part = 0; part < parts; ++part) {
       const int channel = part * width;
       const NormRelu<float> source{memory.at<const float>(op.x) + channel, at.norm.scale + channel, at.norm.shift + channel};
       withWritableStream(memory, op.y[static_cast<size_t>(part)], [&](auto* y) {
-        for (int column = 0; column < outW; ++column) {
-          const size_t out = static_cast<size_t>(task) * static_cast<size_t>(outW) + static_cast<size_t>(column);
-          forEachBlock(width, [&](int block, int count, auto kind) {
-            Vec best = Vec{} - 1.0f;  // below every value that ReLU lets through
-            IntVec which{};
-            for (int tap = 0; tap < 9; ++tap) {
-              const int inRow = 2 * row - 1 + tap / 3, inColumn = 2 * column - 1 + tap % 3;
-              if (inRow < 0 || inRow >= extent.h || inColumn < 0 || inColumn >= extent.w) continue;
-              const size_t pixel = (static_cast<size_t>(n) * static_cast<size_t>(extent.h) + static_cast<size_t>(inRow)) *
-                                       static_cast<size_t>(extent.w) +
-                                   static_cast<size_t>(inColumn);
-              const Vec value = source.read(pixel * c, block, count, kind);
-              which = value <= best ? which : IntVec{} + tap;  // NaN wins, and stays
-              best = value <= best ? best : value;
-            }
-            storeStream(kind, y + out * static_cast<size_t>(width) + block * kLanes, best, count);
-            uint8_t* to = argmax + out * c + static_cast<size_t>(channel + block * kLanes);
-            for (int i = 0; i < count; ++i) to[i] = static_cast<uint8_t>(which[i]);
-          });
-        }
+        for (int row = 0; row < outH; ++row)
+          for (int column = 0; column < outW; ++column) {
+            const size_t out =
+                (static_cast<size_t>(n) * static_cast<size_t>(outH) + static_cast<size_t>(row)) * static_cast<size_t>(outW) +
+                static_cast<size_t>(column);
+            forEachBlock(width, [&](int block, int count, auto kind) {
+              IntVec which{};
+              const Vec best = largest(source, n, row, column, block, count, kind, which);
+              left += storeStream(kind, y + out * static_cast<size_t>(width) + block * kLanes, best, count);
+              uint8_t* to = memory.at<uint8_t>(op.argmax) + out * c + static_cast<size_t>(channel + block * kLanes);
+              for (int i = 0; i < count; ++i) to[i] = static_cast<uint8_t>(which[i]);
+            });
+          }
       });
     }
+    if (left != 0) outOfRange += left;
   });
+  if (op.outOfRange) addOutOfRange(memory.at<int32_t>(op.outOfRange), outOfRange);
 }
 
 inline void run(const MaxPoolBackward& op, const Memory& memory, ThreadPool& pool) {

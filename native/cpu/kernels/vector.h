@@ -90,9 +90,9 @@ inline IntVec roundToInt(Vec v) {
 }
 
 template <class V>
-inline auto sumLanes(V v) {
+inline auto sumLanes(V v, int count = kLanes) {
   auto sum = v[0];
-  for (int i = 1; i < kLanes; ++i) sum += v[i];
+  for (int i = 1; i < count; ++i) sum += v[i];
   return sum;
 }
 
