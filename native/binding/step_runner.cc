@@ -118,7 +118,6 @@ void StepRunner::loop() {
     execute(std::move(job));
     lock.lock();
     running_ = false;
-    takeReports();
     wake_.notify_all();
   }
   std::deque<Job> overtaken = std::exchange(queue_, {});
@@ -141,6 +140,10 @@ void StepRunner::execute(Job job) {
   } catch (...) {
     failure = std::current_exception();
     results.clear();
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    takeReports();  // first, so that whoever is told finds them new
   }
   if (!silent_) job.done(std::move(results), failure);
 }

@@ -249,6 +249,41 @@ describe("dispose", () => {
   });
 });
 
+describe("operands that share memory", () => {
+  const session = new native.Session(reference);
+  after(() => session.dispose());
+  const buffer = (name: string, rest: object = {}) =>
+    session.addBuffer({ name, type: "real", elements: 8, category: "data", ...rest });
+  const whole = buffer("whole", { elements: 12 });
+  const low = buffer("low", { parent: whole, offset: 0 });
+  const high = buffer("high", { parent: whole, offset: 4 });
+  const [a, b] = [buffer("a"), buffer("b")];
+  const add = (...ops: Parameters<typeof session.addProgram>[0]["ops"]) => session.addProgram({ locals: [], ops });
+
+  it("are refused where one is written", () => {
+    expect(thrown(() => add({ op: "copy", elements: 8, x: low, y: high })).message).to.match(/'low' and 'high' share memory/);
+    expect(thrown(() => add({ op: "copy", elements: 8, x: a, y: a })).code).to.equal("ERR_INVALID_ARGUMENT");
+    const sgd = { op: "sgdUpdate", elements: 8, decayed: 0, hyperparameters: buffer("h", { elements: 3 }) } as const;
+    expect(thrown(() => add({ ...sgd, parameters: a, gradients: b, momenta: a })).code).to.equal("ERR_INVALID_ARGUMENT");
+  });
+
+  it("are taken where both are read, or the contract allows it", () => {
+    const y = buffer("y", { elements: 1 });
+    add({ op: "maximumDifference", elements: 8, a: low, b: high, y });
+    const convolution = { n: 1, h: 2, w: 4, c: 1, k: 1, kernel: 1, stride: 1 };
+    const weight = buffer("w", { elements: 1 });
+    const layers = { function: [{ convolution, weight }], x: a, hidden: [], computeStatistics: true };
+    add({ op: "residualForward", ...layers, base: b, y: b });
+  });
+
+  it("strides beyond the kernels' tables are refused", () => {
+    const convolution = { n: 1, h: 6, w: 6, c: 1, k: 1, kernel: 3, stride: 3 };
+    const weight = buffer("w3", { elements: 9 });
+    const [x, y] = [buffer("x3", { elements: 36 }), buffer("y3", { elements: 4 })];
+    expect(thrown(() => add({ op: "convolutionForward", convolution, x, weight, y })).message).to.match(/stride/);
+  });
+});
+
 describe("plan, philox, buildInfo", () => {
   it("plan reports what a session counts", async () => {
     const real = (name: string, rest: object = {}) => ({

@@ -82,6 +82,24 @@ function updatesSuite(name: string): void {
     }
   });
 
+  it("the stem keeps NaN in real streams, and counts what leaves the range of fixed ones", async () => {
+    const norm = { statistics: "statistics", gamma: "gamma", beta: "beta", epsilon: 0 };
+    const [h, w] = [5, 5];
+    const values = Array.from({ length: h * w }, (_, i) => (i === 12 ? Number.NaN : i === 0 ? 600 : i / h));
+    const tensors = { x: real(values), statistics: real([0, 1]), gamma: real([1]), beta: real([0]) };
+    const pool = { op: "maxPoolForward", n: 1, h, w, c: 1, ...norm, x: "x", y: ["y"], argmax: "argmax" };
+    const pooled = await run([pool], { ...tensors, y: real(9), argmax: byte(9) });
+    // Pixel (2, 2) is tap 4 of the window in the middle, and in no other.
+    expect([...pooled.get("y")!].map(Number.isNaN)).to.deep.equal(Array.from({ length: 9 }, (_, i) => i === 4));
+    expect(pooled.get("argmax")![4]).to.equal(4);
+    const counted = { ...tensors, outOfRange: index([3]) };
+    const poolCount = await run([{ ...pool, outOfRange: "outOfRange" }], { ...counted, y: fixed(9), argmax: byte(9) });
+    expect(poolCount.get("outOfRange")![0]).to.equal(3 + 2); // NaN in one window, 600 in another
+    const relu = { op: "batchNormReluForward", n: 1, h, w, c: 1, ...norm, x: "x", y: ["y"], outOfRange: "outOfRange" };
+    const reluCount = await run([relu], { ...counted, y: fixed(h * w) });
+    expect(reluCount.get("outOfRange")![0]).to.equal(3 + 2);
+  });
+
   it("maximumDifference shows NaN", async () => {
     const step = { op: "maximumDifference", elements: 3, a: "a", b: "b", y: "y" };
     const result = await run([step], { a: real([1, Number.NaN, 3]), b: real([0, 0, 0]), y: real(1) });
