@@ -9,6 +9,7 @@ export { createNetwork, loadNetwork, memoryPlan, Network } from "./network/netwo
 export type { AugmentRecipe, OptimizerRecipe, Recipe } from "./network/recipe.js";
 export type { NetworkSpec } from "./network/spec.js";
 export type {
+  CheckpointEvent,
   DoneEvent,
   EpochEvent,
   OutOfRangeEvent,
@@ -16,6 +17,7 @@ export type {
   StepEvent,
   TrainingEvent,
   ValidationEvent,
+  WarningEvent,
 } from "./training/events.js";
 export { checkGradients, type GradientCheck } from "./training/gradient-check.js";
 export type { TrainOptions } from "./training/options.js";

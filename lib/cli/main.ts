@@ -1,19 +1,22 @@
 #!/usr/bin/env node
 /** The command line: finds the command, reads its arguments, and turns errors into exit statuses 0, 1, 2 and 130. */
 import { RevNetError } from "../errors.js";
+import { native } from "../native/index.js";
 import { unknownMessage } from "../validation.js";
 import { bench } from "./bench.js";
 import { type Command, helpText, readArguments, UsageError } from "./command.js";
 import { doctor } from "./doctor.js";
 import { evaluate } from "./evaluate.js";
+import { exportModel } from "./export.js";
 import { gradcheck } from "./gradcheck.js";
 import { inspect } from "./inspect.js";
 import { memory } from "./memory.js";
 import { print } from "./output.js";
 import { predict } from "./predict.js";
+import { report } from "./report.js";
 import { train } from "./train.js";
 
-const COMMANDS: readonly Command[] = [train, evaluate, predict, inspect, memory, gradcheck, bench, doctor];
+const COMMANDS: readonly Command[] = [train, evaluate, predict, exportModel, inspect, memory, report, gradcheck, bench, doctor];
 /** Errors that an option's value causes. */
 const USAGE_CODES = ["ERR_INVALID_ARGUMENT", "ERR_UNKNOWN_MODEL"];
 const EXIT_FAILURE = 1;
@@ -35,6 +38,11 @@ function overview(): string {
 }
 
 async function main([name, ...args]: string[]): Promise<number> {
+  if (name === "--version" || name === "-v") {
+    print(native.buildInfo().version);
+    return 0;
+  }
+  if (name === "help" && args.length > 0) return main([args[0]!, "--help"]);
   if (name === undefined || name === "--help" || name === "-h" || name === "help") {
     (name === undefined ? process.stderr : process.stdout).write(overview());
     return name === undefined ? EXIT_USAGE : 0;
@@ -67,7 +75,7 @@ function interruption(command: Command): AbortSignal {
   return controller.signal;
 }
 
-function report(error: unknown): number {
+function explain(error: unknown): number {
   if (error instanceof RevNetError && error.code === "ERR_ABORTED") {
     process.stderr.write(`revnet: ${error.message}\n`);
     return EXIT_INTERRUPTED;
@@ -88,7 +96,7 @@ for (const stream of [process.stdout, process.stderr])
   });
 
 main(process.argv.slice(2))
-  .catch(report)
+  .catch(explain)
   .then((status) => {
     process.exitCode = status;
   });

@@ -29,6 +29,7 @@ export class Progress {
         this.#line(
           `${event.model}: ${event.parameters.toLocaleString("en")} parameters, ${event.steps} steps of ${event.batchSize} images, on ${event.device}`,
         );
+        if (event.resumedFrom > 0) this.#line(`going on from the checkpoint of step ${event.resumedFrom}`);
         break;
       case "step":
         this.#smooth(event);
@@ -45,6 +46,10 @@ export class Progress {
       case "outOfRange":
         this.#line(`warning: step ${event.step}: ${event.count} values left the range of the fixed-point streams (+-512)`);
         break;
+      case "warning":
+        this.#line(`warning: step ${event.step}: ${event.message}`);
+        break;
+      case "checkpoint":
       case "done":
         break;
     }

@@ -26,13 +26,21 @@ const FLAGS = {
   seed: { type: "integer", help: "the same seed gives the same bits (default 0)" },
   ...DEVICE_FLAGS,
   "validate-every": { type: "integer", help: "steps between evaluations on the test images (default: an epoch's)" },
-  out: { type: "string", value: "DIR", help: "write config.json, metrics.jsonl, summary.json and model.safetensors here" },
+  patience: { type: "integer", help: "end after so many validations without a better one, and keep the best weights" },
+  out: {
+    type: "string",
+    value: "DIR",
+    help: "write config.json, metrics.jsonl, checkpoints/, summary.json, model.safetensors and report.html here",
+  },
+  "checkpoint-every": { type: "integer", help: "steps between checkpoints in DIR (default: an epoch's)" },
+  "keep-checkpoints": { type: "integer", help: "how many are kept, besides the best one (default 3)" },
+  resume: { type: "boolean", help: "go on from the last checkpoint in DIR, from the start if there is none" },
   ...JSON_FLAG,
 } as const;
 
 export const train = defineCommand({
   name: "train",
-  summary: "Train a network. Ctrl-C ends it after the running step and writes what it has.",
+  summary: "Train a network. Ctrl-C ends it after the running step and writes what it has; --resume goes on from there.",
   positionals: "",
   arity: [0, 0],
   flags: FLAGS,
@@ -41,19 +49,24 @@ export const train = defineCommand({
     const progress = new Progress(values.json ? process.stderr : process.stdout);
     const options = toOptions(values, signal);
     const run = trainRevNet(options);
+    let started = false; // before that, the data is read and there is no folder yet
     try {
-      for await (const event of run) progress.show(event);
+      for await (const event of run) {
+        started ||= event.type === "start";
+        progress.show(event);
+      }
     } catch (error) {
       progress.clear();
-      if (error instanceof RevNetError && error.code === "ERR_ABORTED" && values.out !== undefined)
-        process.stderr.write(`what was trained is in ${values.out}\n`);
+      if (started && error instanceof RevNetError && error.code === "ERR_ABORTED" && values.out !== undefined)
+        process.stderr.write(`what was trained is in ${values.out}; the same command with --resume goes on\n`);
       throw error;
     }
-    const { network, summary } = await run;
+    const { network, summary, fileError } = await run;
     if (values.json) printJson(summary);
     else printSummary(summary, storedActivations(summary, network.spec, options), values.out);
     network.dispose();
-    return 0;
+    if (fileError) process.stderr.write(`revnet: the run is complete, but ${values.out} is not: ${fileError.message}\n`);
+    return fileError ? 1 : 0;
   },
 });
 
@@ -84,7 +97,9 @@ function printSummary(summary: Summary, stored: number, out: string | undefined)
     ...(summary.reconstruction.exact === null
       ? []
       : [`reconstruction      ${summary.reconstruction.exact ? "exact, bit for bit" : "not exact"}`]),
-    ...(summary.reconstruction.outOfRange > 0 ? [`out of range        ${summary.reconstruction.outOfRange} stream values`] : []),
+    ...(summary.reconstruction.outOfRange > 0
+      ? [`out of range        ${summary.reconstruction.outOfRange} stream values, so the result is not to be trusted`]
+      : []),
     `weights sha256      ${summary.weightsSha256}`,
     ...(out === undefined ? [] : [`files               ${out}`]),
   ];

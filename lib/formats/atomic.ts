@@ -27,6 +27,21 @@ export async function writeFileAtomically(file: string, chunks: readonly Uint8Ar
   }
 }
 
+/** Makes a folder that is there after a power failure too. @throws RevNetError ERR_FILE */
+export async function makeFolder(folder: string): Promise<void> {
+  try {
+    if ((await fs.mkdir(folder, { recursive: true })) !== undefined) await syncFolder(path.dirname(folder));
+  } catch (error) {
+    throw new RevNetError("ERR_FILE", `cannot make the folder '${folder}': ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Removes what writes that were cut short (by kill -9, by a power failure) left in `folder`, of which nobody else writes now. */
+export async function removeTemporaryFiles(folder: string): Promise<void> {
+  for (const name of await fs.readdir(folder).catch(() => []))
+    if (/\.\d+\.\d+\.tmp$/.test(name)) await fs.rm(path.join(folder, name), { force: true }).catch(() => {});
+}
+
 /** Makes the rename itself durable, where the system can flush a folder (Windows cannot). */
 async function syncFolder(folder: string): Promise<void> {
   const handle = await fs.open(folder, "r").catch(() => undefined);

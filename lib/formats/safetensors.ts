@@ -4,7 +4,9 @@
  * and the tensors' bytes, without holes. Files are not trusted: nothing is allocated before it is known to be in the file.
  * Typed arrays and the format are both little-endian on every platform that Node runs on.
  */
+import { createHash } from "node:crypto";
 import * as fs from "node:fs/promises";
+import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
 import { writeFileAtomically } from "./atomic.js";
 
@@ -21,6 +23,15 @@ export interface SafetensorsFile {
   readonly tensors: ReadonlyMap<string, Tensor>;
 }
 
+/**
+ * With `digest`, the metadata's `sha256` is that of the whole file, with its own 64 digits taken as zeros: whatever byte is
+ * damaged, it is noticed.
+ */
+export interface SafetensorsOptions {
+  readonly digest?: boolean;
+}
+
+const NO_DIGEST = "0".repeat(64);
 const MAX_HEADER_BYTES = 100e6; // the format's own limit
 const MAX_DIMENSIONS = 16;
 
@@ -50,9 +61,10 @@ interface Entry {
 
 /**
  * Reads a whole file. F16 and BF16 come as float32.
+ * @param options.digest the file must carry a digest, and match it
  * @throws RevNetError ERR_FILE (cannot be read) or ERR_INVALID_FILE (is not such a file), naming the path and the reason
  */
-export async function readSafetensors(file: string): Promise<SafetensorsFile> {
+export async function readSafetensors(file: string, { digest = false }: SafetensorsOptions = {}): Promise<SafetensorsFile> {
   let handle: fs.FileHandle | undefined;
   try {
     handle = await fs.open(file, "r");
@@ -61,12 +73,18 @@ export async function readSafetensors(file: string): Promise<SafetensorsFile> {
     const { size } = stat;
     const headerBytes = await readHeaderLength(handle, size);
     const start = 8 + headerBytes;
-    const { metadata, entries } = parseHeader(await readExactly(handle, 8, headerBytes), size - start);
+    const header = await readExactly(handle, 8, headerBytes);
+    const { metadata, entries } = parseHeader(header, size - start);
+    const bytes = new Map<Entry, Uint8Array<ArrayBuffer>>();
+    for (const entry of entries) bytes.set(entry, await readExactly(handle, start + entry.begin, entry.end - entry.begin));
+    if (digest)
+      await checkDigest(
+        metadata,
+        header,
+        [...bytes].sort(([a], [b]) => a.begin - b.begin).map(([, data]) => data),
+      );
     const tensors = new Map<string, Tensor>();
-    for (const { name, type, shape, begin, end } of entries) {
-      const bytes = await readExactly(handle, start + begin, end - begin);
-      tensors.set(name, { shape, data: type.view(bytes.buffer) });
-    }
+    for (const [{ name, type, shape }, { buffer }] of bytes) tensors.set(name, { shape, data: type.view(buffer) });
     return { metadata, tensors };
   } catch (error) {
     const { message } = error as Error;
@@ -86,10 +104,12 @@ export async function writeSafetensors(
   file: string,
   tensors: ReadonlyMap<string, Tensor>,
   metadata: Readonly<Record<string, string>> = {},
+  { digest = false }: SafetensorsOptions = {},
 ): Promise<void> {
   // Widest elements first, so that each tensor starts at a multiple of its element's size.
   const ordered = [...tensors].sort(([, a], [, b]) => b.data.BYTES_PER_ELEMENT - a.data.BYTES_PER_ELEMENT);
-  const header: Record<string, unknown> = Object.keys(metadata).length > 0 ? { __metadata__: metadata } : {};
+  const carried = digest ? { ...metadata, sha256: NO_DIGEST } : metadata;
+  const header: Record<string, unknown> = Object.keys(carried).length > 0 ? { __metadata__: carried } : {};
   const chunks: Uint8Array[] = [];
   let offset = 0;
   for (const [name, { shape, data }] of ordered) {
@@ -103,7 +123,39 @@ export async function writeSafetensors(
   json.copy(padded);
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(padded.length));
+  if (digest) padded.write(await digestOf([length, padded, ...chunks]), digestPosition(padded, NO_DIGEST));
   await writeFileAtomically(file, [length, padded, ...chunks]);
+}
+
+async function digestOf(chunks: readonly Uint8Array[]): Promise<string> {
+  const hash = createHash("sha256");
+  const pacer = new Pacer();
+  for (const chunk of chunks) {
+    hash.update(chunk);
+    await pacer.breathe();
+  }
+  return hash.digest("hex");
+}
+
+/** Where in a header the digits of its digest begin. Other strings have their quotes escaped, so this is found nowhere else. */
+function digestPosition(header: Buffer, digits: string): number {
+  const key = '"sha256":"';
+  return header.indexOf(`${key}${digits}"`) + key.length;
+}
+
+async function checkDigest(
+  metadata: ReadonlyMap<string, string>,
+  header: Uint8Array<ArrayBuffer>,
+  data: readonly Uint8Array[],
+): Promise<void> {
+  const digits = metadata.get("sha256");
+  if (digits === undefined || !/^[0-9a-f]{64}$/.test(digits)) throw new InvalidFile("it carries no SHA-256 of its bytes");
+  const zeroed = Buffer.from(header);
+  zeroed.write(NO_DIGEST, digestPosition(zeroed, digits));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  const found = await digestOf([length, zeroed, ...data]);
+  if (found !== digits) throw new InvalidFile(`its bytes are damaged: their SHA-256 is ${found}, expected ${digits}`);
 }
 
 class InvalidFile extends Error {}

@@ -7,7 +7,7 @@ import { ParameterLayout, type Segment } from "./parameters.js";
 import { type NormLayer, norms, type ResidualFunction, type Topology } from "./topology.js";
 
 /** BN's epsilon, of the authors' code. */
-const EPSILON = 1e-3;
+export const EPSILON = 1e-3;
 
 /** "batch": training, with the statistics of the batch; "running": inference. */
 export type StatisticsSource = "batch" | "running";

@@ -43,9 +43,5 @@ export function chooseDevice({ device = "auto", threads, isa, poison }: DeviceOp
   const cuda = devices.find(({ name, available }) => available && name.startsWith("cuda"));
   if (cuda)
     return { options: { device: cuda.name, ...rest }, reason: `${cuda.name}, chosen since there is one: ${cuda.description}` };
-  const missing = devices.find(({ name }) => name.startsWith("cuda"));
-  return {
-    options: { device: "cpu", ...rest },
-    reason: `cpu, chosen since there is no CUDA device${missing ? ` (${missing.description})` : ""}`,
-  };
+  return { options: { device: "cpu", ...rest }, reason: "cpu, chosen since there is no CUDA device (revnet doctor says more)" };
 }

@@ -8,6 +8,9 @@ import type { ParameterTensor } from "./host.js";
 import { checkPreprocessing, defaultPreprocessing, imageElements, type Preprocessing } from "./images.js";
 import { checkSpec, type NetworkSpec } from "./spec.js";
 
+/** Before a parameter's name: its momentum, in a checkpoint. Checkpoints load as models, without the momenta. */
+export const MOMENTUM_PREFIX = "momentum.";
+
 export interface ModelFile {
   readonly spec: NetworkSpec;
   readonly preprocessing: Preprocessing;
@@ -17,13 +20,17 @@ export interface ModelFile {
 export async function writeModel(
   file: string,
   spec: NetworkSpec,
-  { mean, scale }: Preprocessing,
+  preprocessing: Preprocessing,
   tensors: ReadonlyMap<string, ParameterTensor>,
 ): Promise<void> {
+  await writeSafetensors(file, tensors, modelMetadata(spec, preprocessing));
+}
+
+export function modelMetadata(spec: NetworkSpec, { mean, scale }: Preprocessing): { spec: string; preprocessing: string } {
   // A constant mean image, above all that of zeros, is one number.
   const constant = mean.every((value) => value === mean[0]);
   const preprocessing = { mean: constant ? mean[0] : Array.from(mean), scale };
-  await writeSafetensors(file, tensors, { spec: JSON.stringify(spec), preprocessing: JSON.stringify(preprocessing) });
+  return { spec: JSON.stringify(spec), preprocessing: JSON.stringify(preprocessing) };
 }
 
 /** @param given the spec, where the file carries none (or to use instead of its own) */
@@ -56,9 +63,11 @@ function modelTensors(tensors: ReadonlyMap<string, Tensor>, what: string): Model
   const found = new Map<string, { shape: readonly number[]; data: Float32Array | Float64Array }>();
   for (const [name, { shape, data }] of tensors) {
     // PyTorch's count of batches serves a mode of its BatchNorm that no RevNet uses.
-    if (name.endsWith(".num_batches_tracked")) continue;
+    if (name.endsWith(".num_batches_tracked") || name.startsWith(MOMENTUM_PREFIX)) continue;
     if (!(data instanceof Float32Array || data instanceof Float64Array))
       throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' is not floating-point`);
+    if (!data.every(Number.isFinite))
+      throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' has values that are NaN or infinite`);
     found.set(name, { shape, data });
   }
   return found;

@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import type { BufferId, Session, Values } from "../../binding.js";
+import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
 import { describe, unknownMessage } from "../validation.js";
 import type { NetworkBuffers } from "./buffers.js";
@@ -35,6 +36,8 @@ export class HostParameters {
   /** Counts trained steps; `#fetched` is the count at the last pull. */
   #trained = 0;
   #fetched = 0;
+  /** Counts changes of the host's. */
+  #changes = 0;
   #tensors: ReadonlyMap<string, ParameterTensor> | undefined;
 
   constructor(session: Session, buffers: NetworkBuffers, seed: bigint) {
@@ -97,6 +100,7 @@ export class HostParameters {
   async pull(): Promise<void> {
     const trained = this.#trained;
     if (trained === this.#fetched) return;
+    const changes = this.#changes;
     const [parameters, running] = await Promise.all([
       this.#session.read(this.#buffers.parameters),
       this.#session.read(this.#buffers.running),
@@ -105,6 +109,41 @@ export class HostParameters {
     this.#running = running as RealArray;
     this.#tensors = undefined;
     this.#fetched = trained;
+    const tensors = await this.#unpack([...this.#buffers.layout.entries.values()], this.#parameters, this.#running);
+    // Unless they were set or fetched again meanwhile.
+    if (this.#parameters === parameters && this.#changes === changes) this.#tensors = tensors;
+  }
+
+  /** Unpacks without keeping the event loop for long, which tens of millions of weights would. */
+  async #unpack(entries: readonly ParameterEntry[], parameters: RealArray, running: RealArray) {
+    const tensors = new Map<string, ParameterTensor>();
+    const pacer = new Pacer();
+    for (const entry of entries) {
+      const data = unpack(entry, entry.buffer === "parameters" ? parameters : running);
+      tensors.set(entry.name, { shape: [...entry.shape], data });
+      await pacer.breathe();
+    }
+    return tensors;
+  }
+
+  /** Fetches the momenta of the trained parameters; they must have been added to the buffers. */
+  async momenta(): Promise<ReadonlyMap<string, ParameterTensor>> {
+    // What is yet to be sent (see setMomenta) goes first.
+    await this.push();
+    const flat = (await this.#session.read(this.#buffers.momenta!)) as RealArray;
+    const trained = [...this.#buffers.layout.entries.values()].filter(({ buffer }) => buffer === "parameters");
+    return this.#unpack(trained, flat, this.#running);
+  }
+
+  /** All momenta, no more and no fewer; steps that run after this call go on with them. @throws RevNetError ERR_INVALID_ARGUMENT */
+  setMomenta(momenta: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>): void {
+    const { layout, momenta: buffer } = this.#buffers;
+    const flat = this.#parameters instanceof Float64Array ? new Float64Array(layout.elements) : new Float32Array(layout.elements);
+    const trained = new Map([...layout.entries].filter(([, entry]) => entry.buffer === "parameters"));
+    for (const name of momenta.keys())
+      if (!trained.has(name)) throw new RevNetError(CODE, `momenta: ${unknownMessage("parameter", name, trained.keys())}`);
+    for (const [name, entry] of trained) pack(entry, checkTensor(entry, momenta.get(name)), flat);
+    this.later(buffer!, flat);
   }
 
   /** SHA-256 over the names in order, each followed by its values as little-endian float32. */
@@ -118,6 +157,7 @@ export class HostParameters {
   }
 
   #changed(): void {
+    ++this.#changes;
     this.#tensors = undefined;
     this.later(this.#buffers.parameters, this.#parameters);
     this.later(this.#buffers.running, this.#running);

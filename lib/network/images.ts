@@ -118,6 +118,14 @@ export function softmax(logits: RealArray, classes: number): Float32Array {
   return probabilities;
 }
 
+/** Of one image's logits. */
+export function crossEntropy(logits: RealArray, label: number): number {
+  const largest = logits[argmax(logits)]!;
+  let sum = 0;
+  for (const logit of logits) sum += Math.exp(logit - largest);
+  return Math.log(sum) + largest - logits[label]!;
+}
+
 /** One array, of the parts' type; Float32Array where there are none. */
 export function concatenate(parts: readonly RealArray[]): RealArray {
   const length = parts.reduce((sum, part) => sum + part.length, 0);

@@ -26,6 +26,9 @@ export interface Evaluation {
   readonly error: number;
   /** [true class][predicted class] counts. */
   readonly confusion: number[][];
+  /** Of each image, its cross-entropy and the class predicted. */
+  readonly losses: Float64Array;
+  readonly predictions: Int32Array;
 }
 
 const DEFAULT_BATCH = 128;
@@ -63,6 +66,8 @@ export class Inference {
     const n = checkInteger(batchSize ?? Math.min(DEFAULT_BATCH, split.count), 1, MAX_BATCH, "batchSize", "ERR_INVALID_ARGUMENT");
     const { classes } = this.#spec;
     const confusion = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
+    const losses = new Float64Array(split.count);
+    const predictions = new Int32Array(split.count);
     let loss = 0;
     let correct = 0;
     for (let first = 0; first < split.count; first += n) {
@@ -71,10 +76,15 @@ export class Inference {
       const batch = await this.#batch(split.images, split.labels, first, rows, n, preprocessing);
       loss += batch.loss * rows;
       correct += batch.correct;
-      for (let row = 0; row < rows; ++row)
-        confusion[split.labels[first + row]!]![images.argmax(batch.logits.subarray(row * classes, (row + 1) * classes))]! += 1;
+      for (let row = 0; row < rows; ++row) {
+        const logits = batch.logits.subarray(row * classes, (row + 1) * classes);
+        const [label, prediction] = [split.labels[first + row]!, images.argmax(logits)];
+        confusion[label]![prediction]! += 1;
+        losses[first + row] = images.crossEntropy(logits, label);
+        predictions[first + row] = prediction;
+      }
     }
-    return { loss: loss / split.count, error: 1 - correct / split.count, confusion };
+    return { loss: loss / split.count, error: 1 - correct / split.count, confusion, losses, predictions };
   }
 
   /** Rows [first, first + rows) in a batch of n; rows beyond are left out. */

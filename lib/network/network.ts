@@ -5,6 +5,7 @@
 import type { BufferId, MemoryReport, Values } from "../../binding.js";
 import type { Dataset, Split } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
+import { writeOnnx } from "../formats/onnx.js";
 import { checkBoolean, checkChoice, checkInteger, checkOptions } from "../validation.js";
 import { chooseDevice, DEVICE_KEYS, type DeviceChoice, type DeviceOptions } from "./device.js";
 import { Executor } from "./executor.js";
@@ -14,6 +15,7 @@ import type { Images, Labels, Preprocessing } from "./images.js";
 import * as images from "./images.js";
 import { type Evaluation, type EvaluationOptions, Inference, optional, zeroed } from "./inference.js";
 import { type Model, resolveModel } from "./models.js";
+import { onnxGraph } from "./onnx.js";
 import { type RealArray, unpack } from "./parameters.js";
 import { gradientProgram, type ImageSource, reconstructProgram, trainingProgram } from "./program.js";
 import { MAX_BATCH } from "./recipe.js";
@@ -156,6 +158,19 @@ export class Network {
     return this.#executor.host.sha256();
   }
 
+  /**
+   * Momenta of the trained parameters by name: what a checkpoint needs beyond the parameters. After prepareTraining.
+   * @internal
+   */
+  momenta(): Promise<ReadonlyMap<string, ParameterTensor>> {
+    return this.#executor.host.momenta();
+  }
+
+  /** @internal */
+  setMomenta(momenta: ReadonlyMap<string, ParameterTensor>): void {
+    this.#executor.host.setMomenta(momenta);
+  }
+
   /** Images enter the network as (pixel - mean) * scale; default: mean 0, scale 1 / 255. Saved with the network. */
   get preprocessing(): Preprocessing {
     return this.#preprocessing;
@@ -286,6 +301,17 @@ export class Network {
   async save(file: string): Promise<void> {
     await this.#executor.host.pull();
     await writeModel(file, this.spec, this.#preprocessing, this.#executor.host.tensors);
+  }
+
+  /**
+   * Writes an ONNX model that classifies as predict does: `images` ([batch, height, width, channels], 0 to 255) to `logits` and
+   * `probabilities`. docs/interchange.md says more. Atomic.
+   * @throws RevNetError ERR_FILE
+   */
+  async exportOnnx(file: string): Promise<void> {
+    await this.#executor.host.pull();
+    const graph = onnxGraph(this.#topology, this.#preprocessing, this.#executor.host.tensors);
+    await writeOnnx(file, graph, { spec: JSON.stringify(this.spec) });
   }
 
   /** Frees the device's memory. Work under way stops and rejects with ERR_DISPOSED. Idempotent. */

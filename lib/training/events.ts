@@ -11,6 +11,8 @@ export interface StartEvent {
   steps: number;
   stepsPerEpoch: number;
   batchSize: number;
+  /** Steps of the checkpoint that the run goes on from; 0 for a new run. */
+  resumedFrom: number;
 }
 /** After each step. Steps and epochs count from 1. */
 export interface StepEvent {
@@ -50,12 +52,37 @@ export interface EpochEvent {
   error: number;
   milliseconds: number;
 }
+/** A checkpoint is on the disk. */
+export interface CheckpointEvent {
+  type: "checkpoint";
+  step: number;
+  file: string;
+  /** Kept for its validation, not for its step. */
+  best: boolean;
+  milliseconds: number;
+}
+/** Something went wrong that the run goes on without: a damaged checkpoint, a disk that is full. */
+export interface WarningEvent {
+  type: "warning";
+  step: number;
+  /** Of the RevNetError that `message` is from. */
+  code: string;
+  message: string;
+}
 /** Once, when everything is written. */
 export interface DoneEvent {
   type: "done";
   summary: Summary;
 }
-export type TrainingEvent = StartEvent | StepEvent | OutOfRangeEvent | ValidationEvent | EpochEvent | DoneEvent;
+export type TrainingEvent =
+  | StartEvent
+  | StepEvent
+  | OutOfRangeEvent
+  | ValidationEvent
+  | EpochEvent
+  | CheckpointEvent
+  | WarningEvent
+  | DoneEvent;
 
 /** Events an iterator may be behind before the sender waits for it. */
 const CAPACITY = 64;

@@ -1,67 +1,141 @@
-/** The files of a run: config.json, metrics.jsonl, summary.json, model.safetensors. */
-import { once } from "node:events";
-import { createWriteStream, type WriteStream } from "node:fs";
-import { mkdir } from "node:fs/promises";
+/**
+ * The files of a run: config.json, metrics.jsonl, checkpoints/, summary.json, model.safetensors. Whoever has a RunFolder has its
+ * lock.
+ */
+import * as fs from "node:fs/promises";
 import path from "node:path";
-import { finished } from "node:stream/promises";
 import { RevNetError } from "../errors.js";
-import { writeFileAtomically } from "../formats/atomic.js";
-
-function cannotWrite(file: string, cause: unknown): RevNetError {
-  if (cause instanceof RevNetError) return cause;
-  return new RevNetError("ERR_FILE", `cannot write ${file}: ${(cause as Error).message}`, { cause });
-}
+import { makeFolder, removeTemporaryFiles, writeFileAtomically } from "../formats/atomic.js";
+import { type Checkpoint, readCheckpoint } from "./checkpoint.js";
+import { FolderLock } from "./lock.js";
+import { MetricsLog, type MetricsRecord, readMetrics } from "./metrics.js";
 
 const json = (value: object): Buffer[] => [Buffer.from(`${JSON.stringify(value, null, 2)}\n`)];
+const STEP_FILE = /^step-(\d{8,16})\.safetensors$/;
 
 export class RunFolder {
-  readonly #folder: string;
-  readonly #metrics: WriteStream;
-  #failure: Error | undefined;
+  #metrics: MetricsLog | undefined;
 
-  private constructor(folder: string) {
-    this.#folder = folder;
-    this.#metrics = createWriteStream(path.join(folder, "metrics.jsonl"));
-    this.#metrics.on("error", (error) => {
-      this.#failure = error;
-    });
-  }
+  private constructor(
+    readonly folder: string,
+    private readonly lock: FolderLock,
+  ) {}
 
-  /** Makes the folder and begins its files. Files of an earlier run there are replaced. Rejects with ERR_FILE. */
-  static async create(folder: string, config: object): Promise<RunFolder> {
-    try {
-      await mkdir(folder, { recursive: true });
-      await writeFileAtomically(path.join(folder, "config.json"), json(config));
-      const run = new RunFolder(folder);
-      await once(run.#metrics, "open");
-      return run;
-    } catch (cause) {
-      throw cannotWrite(folder, cause);
-    }
+  /** Makes the folder and takes its lock. @throws RevNetError ERR_FILE, ERR_RUN_LOCKED */
+  static async open(folder: string): Promise<RunFolder> {
+    await makeFolder(folder);
+    const run = new RunFolder(folder, await FolderLock.take(folder));
+    await removeTemporaryFiles(folder);
+    await removeTemporaryFiles(run.#checkpoints);
+    return run;
   }
 
   get modelFile(): string {
-    return path.join(this.#folder, "model.safetensors");
+    return path.join(this.folder, "model.safetensors");
   }
 
-  /** Appends one line to metrics.jsonl; waits where the disk does not keep up. */
-  async log(record: object): Promise<void> {
-    this.#check();
-    if (!this.#metrics.write(`${JSON.stringify(record)}\n`)) await once(this.#metrics, "drain").catch(() => this.#check());
+  get bestFile(): string {
+    return path.join(this.#checkpoints, "best.safetensors");
   }
 
+  get #checkpoints(): string {
+    return path.join(this.folder, "checkpoints");
+  }
+
+  get #metricsFile(): string {
+    return path.join(this.folder, "metrics.jsonl");
+  }
+
+  checkpointFile(step: number): string {
+    return path.join(this.#checkpoints, `step-${String(step).padStart(8, "0")}.safetensors`);
+  }
+
+  /** Files of checkpoints, the last step's first, then the best one. */
+  async checkpointFiles(): Promise<string[]> {
+    const steps = (await this.#steps()).map((step) => this.checkpointFile(step)).reverse();
+    const best = await fs.stat(this.bestFile).catch(() => undefined);
+    return [...steps, ...(best ? [this.bestFile] : [])];
+  }
+
+  /**
+   * The last checkpoint that is whole. Damaged ones are told to `refused` and renamed, so that they are in nobody's way.
+   * Undefined where there is none. @throws RevNetError ERR_RESUME_MISMATCH for another version's
+   */
+  async lastCheckpoint(refused: (error: RevNetError) => Promise<void>): Promise<Checkpoint | undefined> {
+    for (const file of await this.checkpointFiles())
+      try {
+        return await readCheckpoint(file);
+      } catch (error) {
+        if (!(error instanceof RevNetError) || !["ERR_INVALID_FILE", "ERR_FILE"].includes(error.code)) throw error;
+        await refused(error);
+        if (error.code === "ERR_INVALID_FILE") await fs.rename(file, `${file}.damaged`).catch(() => {});
+      }
+    return undefined;
+  }
+
+  /** Begins writing: config.json, and metrics.jsonl from its first `metricsBytes` on, whose records are returned. @throws RevNetError ERR_FILE */
+  async begin(config: object, metricsBytes: number): Promise<MetricsRecord[]> {
+    await writeFileAtomically(path.join(this.folder, "config.json"), json(config));
+    try {
+      // An earlier end's summary would not be true of what comes.
+      await fs.rm(path.join(this.folder, "summary.json"), { force: true });
+      const { records, bytes } = await readMetrics(this.#metricsFile, metricsBytes);
+      this.#metrics = await MetricsLog.open(this.#metricsFile, bytes);
+      return records;
+    } catch (error) {
+      throw cannotWrite(this.#metricsFile, error);
+    }
+  }
+
+  /** Appends one line to metrics.jsonl. @throws RevNetError ERR_FILE; the line is then written with a later one */
+  async log(record: MetricsRecord): Promise<void> {
+    await this.#metrics!.append(record).catch((error) => {
+      throw cannotWrite(this.#metricsFile, error);
+    });
+  }
+
+  /** Everything logged is on the disk; returns the file's length. @throws RevNetError ERR_FILE */
+  async flush(): Promise<number> {
+    await this.#metrics!.flush().catch((error) => {
+      throw cannotWrite(this.#metricsFile, error);
+    });
+    return this.#metrics!.bytes;
+  }
+
+  /** @throws RevNetError ERR_FILE */
+  async makeCheckpointFolder(): Promise<void> {
+    await makeFolder(this.#checkpoints);
+  }
+
+  /** Removes all but the last `keep` checkpoints up to `step`. What cannot be removed stays. */
+  async prune(step: number, keep: number): Promise<void> {
+    const older = (await this.#steps()).filter((other) => other <= step).slice(0, -keep);
+    for (const other of older) await fs.rm(this.checkpointFile(other), { force: true }).catch(() => {});
+  }
+
+  /** @throws RevNetError ERR_FILE */
   async writeSummary(summary: object): Promise<void> {
-    await writeFileAtomically(path.join(this.#folder, "summary.json"), json(summary));
+    await writeFileAtomically(path.join(this.folder, "summary.json"), json(summary));
   }
 
-  /** Flushes and closes metrics.jsonl. */
+  /** Closes metrics.jsonl and gives back the lock. Never throws. */
   async close(): Promise<void> {
-    this.#metrics.end();
-    await finished(this.#metrics).catch(() => {});
-    this.#check();
+    await this.#metrics?.close().catch(() => {});
+    await this.lock.release();
   }
 
-  #check(): void {
-    if (this.#failure) throw cannotWrite(path.join(this.#folder, "metrics.jsonl"), this.#failure);
+  /** Steps of the checkpoints that are there, ascending. */
+  async #steps(): Promise<number[]> {
+    // Absent, or not a folder: then there are none.
+    const names = await fs.readdir(this.#checkpoints).catch(() => []);
+    return names
+      .flatMap((name) => STEP_FILE.exec(name)?.[1] ?? [])
+      .map(Number)
+      .sort((a, b) => a - b);
   }
+}
+
+function cannotWrite(file: string, cause: unknown): RevNetError {
+  if (cause instanceof RevNetError) return cause;
+  return new RevNetError("ERR_FILE", `cannot write '${file}': ${(cause as Error).message}`, { cause });
 }

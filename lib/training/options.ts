@@ -13,7 +13,7 @@ import {
   type Recipe,
 } from "../network/recipe.js";
 import type { NetworkSpec } from "../network/spec.js";
-import { checkChoice, checkInteger, checkKeys, describe } from "../validation.js";
+import { checkBoolean, checkChoice, checkInteger, checkKeys, describe } from "../validation.js";
 import { resolveSchedule, type Schedule, type ScheduleName } from "./schedule.js";
 
 export const ACTIVATIONS = ["reversible", "stored"] as const;
@@ -52,11 +52,19 @@ export interface TrainOptions {
   augment?: boolean | AugmentRecipe | undefined;
   /** Steps between evaluations on the test split; default an epoch's. The last step is always followed by one. */
   validateEvery?: number | undefined;
-  /** Folder for config.json, metrics.jsonl, summary.json and model.safetensors; default none is written. */
+  /** Ends the run once so many validations in a row were no better than the best one. The network is then the best one's. */
+  patience?: number | undefined;
+  /** Folder for config.json, metrics.jsonl, checkpoints/, summary.json, model.safetensors and report.html; default none is written. */
   outDir?: string | undefined;
+  /** Steps between checkpoints in outDir; default an epoch's. The last step, and an abort, are always followed by one. */
+  checkpointEvery?: number | undefined;
+  /** How many checkpoints are kept, besides the one of the best validation; default 3. */
+  keepCheckpoints?: number | undefined;
+  /** Go on from the last checkpoint in outDir, or from the start if there is none; default false. */
+  resume?: boolean | undefined;
   /** CPU threads; default one for each core. The result does not depend on it. */
   threads?: number | undefined;
-  /** Aborting ends the run within one step, with ERR_ABORTED; what was trained is in `outDir`. */
+  /** Aborting ends the run within one step, with ERR_ABORTED; what was trained is in `outDir`, with a checkpoint. */
   signal?: AbortSignal | undefined;
 }
 
@@ -79,7 +87,11 @@ export interface Settings {
   schedule: Schedule;
   augment: AugmentRecipe;
   validateEvery: number | undefined;
+  patience: number | undefined;
   outDir: string | undefined;
+  checkpointEvery: number | undefined;
+  keepCheckpoints: number;
+  resume: boolean;
   threads: number;
   signal: AbortSignal | undefined;
 }
@@ -112,12 +124,28 @@ const KEYS = [
   "schedule",
   "augment",
   "validateEvery",
+  "patience",
   "outDir",
+  "checkpointEvery",
+  "keepCheckpoints",
+  "resume",
   "threads",
   "signal",
 ] as const satisfies readonly (keyof TrainOptions)[];
 
+type IntegerOption =
+  | "batchSize"
+  | "seed"
+  | "threads"
+  | "validateEvery"
+  | "patience"
+  | "checkpointEvery"
+  | "keepCheckpoints"
+  | "trainCount"
+  | "testCount";
+
 const MAX_STEPS = 2 ** 40;
+const MAX_CHECKPOINTS = 1e6;
 const MAX_THREADS = 1024;
 
 /**
@@ -131,12 +159,8 @@ export function resolveOptions(options: TrainOptions): Settings {
     throw new RevNetError(CODE, "model: is missing; expected a model's name, a path to a JSON file or a spec");
   const recipe = resolveModel(given.model).recipe ?? DEFAULT_RECIPE;
 
-  const integer = <D>(
-    name: "batchSize" | "seed" | "threads" | "validateEvery" | "trainCount" | "testCount",
-    fallback: D,
-    low: number,
-    high: number,
-  ): number | D => (given[name] === undefined ? fallback : checkInteger(given[name], low, high, name, CODE));
+  const integer = <D>(name: IntegerOption, fallback: D, low: number, high: number): number | D =>
+    given[name] === undefined ? fallback : checkInteger(given[name], low, high, name, CODE);
   const choice = <T extends string>(name: "activations" | "streams" | "precision", choices: readonly T[]): T =>
     given[name] === undefined ? choices[0]! : checkChoice(given[name], choices, name, CODE);
   return {
@@ -156,7 +180,11 @@ export function resolveOptions(options: TrainOptions): Settings {
     schedule: given.schedule === undefined ? recipe.schedule : resolveSchedule(given.schedule, CODE),
     augment: checkAugmentation(given.augment, recipe.augment),
     validateEvery: integer("validateEvery", undefined, 1, MAX_STEPS),
-    outDir: checkText(given.outDir, "outDir"),
+    patience: integer("patience", undefined, 1, MAX_STEPS),
+    outDir: checkOutDir(given),
+    checkpointEvery: integer("checkpointEvery", undefined, 1, MAX_STEPS),
+    keepCheckpoints: integer("keepCheckpoints", 3, 1, MAX_CHECKPOINTS),
+    resume: given.resume === undefined ? false : checkBoolean(given.resume, "resume", CODE),
     threads: integer("threads", availableParallelism(), 1, MAX_THREADS),
     signal: checkSignal(given.signal),
   };
@@ -197,6 +225,14 @@ function checkText(value: unknown, name: string): string | undefined {
   if (value === undefined || (typeof value === "string" && value !== "" && !value.includes("\0")))
     return value as string | undefined;
   throw new RevNetError(CODE, `${name}: expected a non-empty string, got ${describe(value)}`);
+}
+
+function checkOutDir(given: TrainOptions): string | undefined {
+  const outDir = checkText(given.outDir, "outDir");
+  for (const name of ["checkpointEvery", "keepCheckpoints", "resume"] as const)
+    if (outDir === undefined && given[name] !== undefined && given[name] !== false)
+      throw new RevNetError(CODE, `${name}: needs outDir, the folder of the checkpoints`);
+  return outDir;
 }
 
 function checkOverrides(value: unknown, recipe: OptimizerRecipe): OptimizerRecipe {

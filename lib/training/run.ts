@@ -1,9 +1,10 @@
 /** The object trainRevNet returns: a promise of the result, and an async iterable of what happens on the way. */
+import type { RevNetError } from "../errors.js";
 import type { Network } from "../network/network.js";
 import { type EpochEvent, EventChannel, type StepEvent, type TrainingEvent, type ValidationEvent } from "./events.js";
 import type { Summary } from "./summary.js";
 
-/** Every step, epoch and validation of a run, in order. */
+/** Every step, epoch and validation of a run, in order; of a resumed run, those before as well. */
 export interface History {
   steps: StepEvent[];
   epochs: EpochEvent[];
@@ -15,6 +16,8 @@ export interface TrainingResult {
   network: Network;
   history: History;
   summary: Summary;
+  /** Why files of `outDir` could not be written in the end, such as a full disk; what they would hold is in the other fields. */
+  fileError?: RevNetError;
 }
 
 /**

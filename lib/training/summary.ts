@@ -13,13 +13,13 @@ export interface Summary {
   threads: number;
   seed: number;
   batchSize: number;
-  /** Steps done: fewer than asked for if the run was aborted. */
+  /** Steps done, also before a resume: fewer than asked for if the run was aborted, or ended by `patience`. */
   steps: number;
   /** The same in epochs. */
   epochs: number;
   /** Mean loss over the last epoch's steps (or over all, if fewer); null before the first step. */
   trainLoss: number | null;
-  /** Of the test split after the last step; null if the run was aborted before. */
+  /** Of the test split after the last step, with `patience` at the best validation; null if the run was aborted before. */
   testLoss: number | null;
   /** Fraction classified wrongly. */
   testError: number | null;

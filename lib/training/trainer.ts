@@ -1,12 +1,18 @@
 /** The training loop. */
+import type { MemoryReport } from "../../binding.js";
 import type { Dataset } from "../data/dataset.js";
 import { meanImage, take } from "../data/dataset.js";
 import { openDataset } from "../data/open.js";
 import { RevNetError } from "../errors.js";
 import { createNetwork, type Network } from "../network/network.js";
+import type { TrainingStep } from "../network/training-step.js";
+import type { Findings } from "../report/analysis.js";
 import { Batches } from "./batches.js";
-import type { StepEvent, TrainingEvent } from "./events.js";
-import { RunFolder } from "./folder.js";
+import { type Best, type Progress, restore } from "./checkpoint.js";
+import type { StepEvent, TrainingEvent, ValidationEvent } from "./events.js";
+import { identityOf } from "./identity.js";
+import { Keeper } from "./keeper.js";
+import type { MetricsRecord } from "./metrics.js";
 import { resolveOptions, type Settings, specFor, type TrainOptions } from "./options.js";
 import { type History, type TrainingResult, TrainingRun } from "./run.js";
 import { learningRateAt } from "./schedule.js";
@@ -21,7 +27,7 @@ const SCALE = 1 / 255;
  *
  * The run fails with a RevNetError: ERR_INVALID_ARGUMENT, ERR_INVALID_SPEC, ERR_UNKNOWN_MODEL (options), ERR_INVALID_DATA (data
  * set), ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_NOT_FINITE (the loss became NaN or infinite), ERR_ABORTED (`signal`),
- * ERR_FILE (`outDir`).
+ * ERR_FILE, ERR_RUN_EXISTS, ERR_RUN_LOCKED (`outDir`), ERR_RESUME_MISMATCH (`resume` with other options).
  */
 export function trainRevNet(options: TrainOptions): TrainingRun {
   return new TrainingRun((send) => train(resolveOptions(options), send));
@@ -71,8 +77,22 @@ class Trainer {
   /** Steps of the whole run. */
   readonly #steps: number;
   readonly #history: History = { steps: [], epochs: [], validations: [] };
-  #folder: RunFolder | undefined;
+  #keeper: Keeper | undefined;
+  /** Steps done. */
+  #done = 0;
+  /** Whether any of them was done by this process; otherwise memory is what one would have taken. */
+  #trained = false;
+  #planned: MemoryReport | undefined;
   #outOfRange = 0;
+  #best: Best | null = null;
+  #sinceBest = 0;
+  /** Step of the last validation. */
+  #validated = 0;
+  /** With `patience`: the parameters at the best validation, unless the run was resumed since. */
+  #bestParameters: Network["parameters"] | undefined;
+  #epochStart = 0;
+  #evaluation: Findings["evaluation"];
+  #reconstruction: Findings["reconstruction"];
 
   constructor(settings: Settings, dataset: Dataset, network: Network, send: Send) {
     this.#settings = settings;
@@ -84,24 +104,30 @@ class Trainer {
   }
 
   async run(): Promise<TrainingResult> {
-    const { outDir } = this.#settings;
-    if (outDir !== undefined) this.#folder = await RunFolder.create(outDir, this.#config());
+    const { outDir, keepCheckpoints } = this.#settings;
+    if (outDir !== undefined) {
+      const identity = await identityOf(this.#settings, this.#dataset, this.#network, this.#steps);
+      this.#keeper = await Keeper.open(outDir, identity, keepCheckpoints, this.#send);
+    }
     try {
       await this.#train();
-      return { network: this.#network, history: this.#history, summary: await this.#finish(true) };
+      const { summary, fileError } = await this.#finish(true);
+      return { network: this.#network, history: this.#history, summary, ...(fileError && { fileError }) };
     } catch (error) {
       // What was trained so far is worth keeping after an abort; after a failure the weights may be anything.
-      if (isAbort(error) && this.#folder) await this.#finish(false);
+      if (isAbort(error) && this.#keeper) await this.#finish(false);
       throw error;
     } finally {
-      await this.#folder?.close();
+      await this.#keeper?.close();
     }
   }
 
   async #train(): Promise<void> {
-    const { batchSize, activations, optimizer, schedule, augment, seed, signal, validateEvery } = this.#settings;
+    const { batchSize, activations, augment, signal } = this.#settings;
     const { stepsPerEpoch } = this.#batches;
     const step = await this.#network.prepareTraining({ batchSize, activations, data: this.#dataset.train, ...augment });
+    this.#planned = step.planned();
+    if (this.#keeper) await this.#begin(this.#keeper);
     await this.#send({
       type: "start",
       model: this.#network.spec.name,
@@ -110,79 +136,183 @@ class Trainer {
       steps: this.#steps,
       stepsPerEpoch,
       batchSize,
+      resumedFrom: this.#done,
     });
-    const hyperparameters = { momentum: optimizer.momentum, weightDecay: optimizer.weightDecay, seed };
-    let indices = this.#batches.at(0);
-    let epochStart = performance.now();
-    for (let done = 0; done < this.#steps; ) {
-      throwIfAborted(signal, done);
-      const learningRate = learningRateAt(schedule, optimizer.learningRate, done, this.#steps);
-      const start = performance.now();
-      const running = step.run({ ...hyperparameters, learningRate, step: done, indices });
-      // While the step runs on its own thread, choose the next one's images.
-      if (done + 1 < this.#steps) indices = this.#batches.at(done + 1);
-      const { loss, correct, outOfRange } = await running;
-      done += 1;
-      const epoch = Math.ceil(done / stepsPerEpoch);
-      if (!Number.isFinite(loss))
-        throw new RevNetError(
-          "ERR_NOT_FINITE",
-          `the loss of step ${done} is ${loss} (learning rate ${learningRate}); try a lower learning rate`,
-        );
-      const milliseconds = performance.now() - start;
-      await this.#report({ type: "step", step: done, epoch, loss, error: 1 - correct / batchSize, learningRate, milliseconds });
-      if (outOfRange > 0) {
-        this.#outOfRange += outOfRange;
-        await this.#report({ type: "outOfRange", step: done, count: outOfRange });
-      }
-      const endsEpoch = done % stepsPerEpoch === 0;
-      if (done % (validateEvery ?? stepsPerEpoch) === 0 || done === this.#steps) await this.#validate(done, epoch);
-      if (endsEpoch) {
-        const steps = this.#history.steps.slice(-stepsPerEpoch);
-        await this.#report({ type: "epoch", epoch, step: done, ...averages(steps), milliseconds: performance.now() - epochStart });
-        epochStart = performance.now();
-      }
+    const before = [...this.#history.steps, ...this.#history.validations].filter(({ epoch }) => epoch > this.#done / stepsPerEpoch);
+    this.#epochStart = performance.now() - before.reduce((sum, { milliseconds }) => sum + milliseconds, 0);
+    // An abort may have come before what follows the last step.
+    if (this.#done > 0) await this.#afterStep();
+    let indices = this.#batches.at(this.#done);
+    while (this.#done < this.#steps && !this.#isExhausted()) {
+      throwIfAborted(signal, this.#done);
+      indices = await this.#step(step, indices);
+      await this.#afterStep();
     }
   }
 
-  async #validate(step: number, epoch: number): Promise<void> {
-    const { signal, batchSize } = this.#settings;
+  /** Starts the files of a run, or goes on from its last checkpoint. */
+  async #begin(keeper: Keeper): Promise<void> {
+    if (!this.#settings.resume) await keeper.refuseExisting();
+    const checkpoint = this.#settings.resume ? await keeper.find() : undefined;
+    if (checkpoint) {
+      restore(checkpoint, this.#network);
+      const { step, outOfRange, best, sinceBest, validated } = checkpoint.progress;
+      [this.#done, this.#outOfRange] = [step, outOfRange];
+      [this.#best, this.#sinceBest, this.#validated] = [best, sinceBest, validated];
+    }
+    const records = await keeper.begin(this.#config(), checkpoint?.progress);
+    for (const record of records) this.#remember(record);
+  }
+
+  /** Trains on the images of `indices`; returns those of the next step. */
+  async #step(training: TrainingStep, indices: Int32Array): Promise<Int32Array> {
+    const { batchSize, optimizer, schedule, seed } = this.#settings;
+    const { momentum, weightDecay } = optimizer;
+    const learningRate = learningRateAt(schedule, optimizer.learningRate, this.#done, this.#steps);
+    const start = performance.now();
+    const running = training.run({ momentum, weightDecay, seed, learningRate, step: this.#done, indices });
+    // While the step runs on its own thread, choose the next one's images.
+    const next = this.#done + 1 < this.#steps ? this.#batches.at(this.#done + 1) : indices;
+    const { loss, correct, outOfRange } = await running;
+    const step = ++this.#done;
+    this.#trained = true;
+    if (!Number.isFinite(loss)) {
+      const what = `the loss of step ${step} is ${loss} (learning rate ${learningRate}); try a lower learning rate`;
+      throw this.#keeper?.notFinite(what) ?? new RevNetError("ERR_NOT_FINITE", what);
+    }
+    const milliseconds = performance.now() - start;
+    await this.#report({
+      type: "step",
+      step,
+      epoch: this.#epoch,
+      loss,
+      error: 1 - correct / batchSize,
+      learningRate,
+      milliseconds,
+    });
+    if (outOfRange > 0) {
+      this.#outOfRange += outOfRange;
+      await this.#report({ type: "outOfRange", step, count: outOfRange });
+    }
+    return next;
+  }
+
+  /** What is due after so many steps: validation, the end of an epoch, a checkpoint; not again what was done before a resume. */
+  async #afterStep(): Promise<void> {
+    const { stepsPerEpoch } = this.#batches;
+    const { validateEvery = stepsPerEpoch, checkpointEvery = stepsPerEpoch } = this.#settings;
+    const { epochs, steps, validations } = this.#history;
+    const done = this.#done;
+    if ((done % validateEvery === 0 || done === this.#steps) && validations.at(-1)?.step !== done) await this.#validate();
+    if (done % stepsPerEpoch === 0 && epochs.at(-1)?.step !== done) {
+      const milliseconds = performance.now() - this.#epochStart;
+      await this.#report({ type: "epoch", epoch: this.#epoch, step: done, ...averages(steps.slice(-stepsPerEpoch)), milliseconds });
+      this.#epochStart = performance.now();
+    }
+    if (this.#keeper && done % checkpointEvery === 0 && done < this.#steps) {
+      await this.#network.refreshParameters();
+      await this.#keeper.checkpoint(this.#network, this.#progress());
+    }
+  }
+
+  async #validate(): Promise<void> {
+    const { signal, batchSize, patience } = this.#settings;
+    const step = this.#done;
     throwIfAborted(signal, step);
     const start = performance.now();
-    const { loss, error } = await this.#network.evaluate(this.#dataset.test, { batchSize, ...(signal && { signal }) });
-    await this.#report({ type: "validation", step, epoch, loss, error, milliseconds: performance.now() - start });
+    const evaluation = await this.#network.evaluate(this.#dataset.test, { batchSize, ...(signal && { signal }) });
+    const { loss, error } = evaluation;
+    // The report shows the one of the network that is kept.
+    if (patience === undefined || isBetter({ loss, error }, this.#best)) this.#evaluation = { ...evaluation, step };
+    await this.#report({ type: "validation", step, epoch: this.#epoch, loss, error, milliseconds: performance.now() - start });
+    // Seen before, if metrics.jsonl was lost.
+    if (step === this.#validated) return;
+    this.#validated = step;
+    if (!isBetter({ loss, error }, this.#best)) {
+      this.#sinceBest += 1;
+      return;
+    }
+    this.#best = { step, loss, error };
+    this.#sinceBest = 0;
+    if (patience === undefined && !this.#keeper) return;
+    await this.#network.refreshParameters();
+    if (patience !== undefined) this.#bestParameters = this.#network.parameters;
+    await this.#keeper?.best(this.#network, this.#progress());
+  }
+
+  /** Whether too many validations have passed without a better one. */
+  #isExhausted(): boolean {
+    return this.#sinceBest >= (this.#settings.patience ?? Infinity);
+  }
+
+  /** The epoch of the last step, from 1. */
+  get #epoch(): number {
+    return Math.ceil(this.#done / this.#batches.stepsPerEpoch);
+  }
+
+  #progress(): Omit<Progress, "metricsBytes"> {
+    return {
+      step: this.#done,
+      outOfRange: this.#outOfRange,
+      best: this.#best,
+      sinceBest: this.#sinceBest,
+      validated: this.#validated,
+    };
   }
 
   /** Into the history, metrics.jsonl and the events. */
-  async #report(event: TrainingEvent): Promise<void> {
-    if (event.type === "step") this.#history.steps.push(event);
-    if (event.type === "epoch") this.#history.epochs.push(event);
-    if (event.type === "validation") this.#history.validations.push(event);
-    await this.#folder?.log(event);
+  async #report(event: MetricsRecord): Promise<void> {
+    this.#remember(event);
+    await this.#keeper?.log(event);
     await this.#send(event);
   }
 
-  /** Writes what remains to be written; `complete`: the run was not aborted. */
-  async #finish(complete: boolean): Promise<Summary> {
-    await this.#network.refreshParameters();
-    const summary = await this.#summary(complete);
-    if (this.#folder) {
-      await this.#network.save(this.#folder.modelFile);
-      await this.#folder.writeSummary(summary);
-    }
-    if (complete) await this.#send({ type: "done", summary });
-    return summary;
+  #remember(record: MetricsRecord): void {
+    if (record.type === "step") this.#history.steps.push(record);
+    if (record.type === "epoch") this.#history.epochs.push(record);
+    if (record.type === "validation") this.#history.validations.push(record);
   }
 
-  async #summary(complete: boolean): Promise<Summary> {
+  /** Writes what remains to be written; `complete`: the run was not aborted. */
+  async #finish(complete: boolean): Promise<{ summary: Summary; fileError: RevNetError | undefined }> {
+    await this.#network.refreshParameters();
+    const unkept = await this.#keeper?.checkpoint(this.#network, this.#progress());
+    const restored = complete && this.#settings.patience !== undefined && (await this.#restoreBest());
+    const summary = await this.#summary(complete, restored ? this.#best : this.#lastValidation());
+    const fileError = (await this.#keeper?.finish(this.#network, summary, this.#findings())) ?? unkept;
+    if (complete) await this.#send({ type: "done", summary });
+    return { summary, fileError };
+  }
+
+  /** The validation after the last step, if there was one. */
+  #lastValidation(): ValidationEvent | undefined {
+    const last = this.#history.validations.at(-1);
+    return last?.step === this.#done ? last : undefined;
+  }
+
+  /** Gives the network the parameters of the best validation. Whether it has them now. */
+  async #restoreBest(): Promise<boolean> {
+    if (this.#best === null || this.#best.step === this.#done) return false;
+    const { step } = this.#best;
+    const parameters = this.#bestParameters ?? (await this.#keeper?.readBest(step))?.parameters;
+    if (parameters) this.#network.setParameters(parameters);
+    else
+      await this.#send({
+        type: "warning",
+        step: this.#done,
+        code: "ERR_FILE",
+        message: `the parameters of the best validation, at step ${step}, are lost; the network has those of the last step`,
+      });
+    return parameters !== undefined;
+  }
+
+  async #summary(complete: boolean, validation: Pick<ValidationEvent, "loss" | "error"> | null | undefined): Promise<Summary> {
     const { activations, streams, precision, threads, seed, batchSize } = this.#settings;
-    const { steps, validations } = this.#history;
+    const { steps } = this.#history;
     const { kind, name } = this.#network.spec;
     const stepMilliseconds = stepStatistics(steps.map(({ milliseconds }) => milliseconds));
-    const last = validations.at(-1);
-    const validation = last?.step === steps.length ? last : undefined;
     // Before `reconstruct`, which keeps a copy of every block's inputs to compare with.
-    const memory = this.#network.memory();
+    const memory = this.#trained ? this.#network.memory() : this.#planned!;
     return {
       model: name,
       kind,
@@ -194,8 +324,8 @@ class Trainer {
       threads,
       seed,
       batchSize,
-      steps: steps.length,
-      epochs: steps.length / this.#batches.stepsPerEpoch,
+      steps: this.#done,
+      epochs: this.#done / this.#batches.stepsPerEpoch,
       trainLoss: steps.length > 0 ? averages(steps.slice(-this.#batches.stepsPerEpoch)).loss : null,
       testLoss: validation?.loss ?? null,
       testError: validation?.error ?? null,
@@ -215,11 +345,25 @@ class Trainer {
     const { kind, units } = this.#network.spec;
     if (kind !== "revnet" || units.every((count) => count === 1)) return null;
     const { images } = take(this.#dataset.train, this.#settings.batchSize);
-    return (await this.#network.reconstruct(images)).max === 0;
+    this.#reconstruction = await this.#network.reconstruct(images);
+    return this.#reconstruction.max === 0;
+  }
+
+  /** What the report is made of, besides the run's other files. */
+  #findings(): Findings {
+    const { batchSize, streams, threads } = this.#settings;
+    const { spec, device } = this.#network;
+    return {
+      spec,
+      dataset: this.#dataset,
+      plan: { batchSize, streams, threads, device },
+      evaluation: this.#evaluation,
+      reconstruction: this.#reconstruction,
+    };
   }
 
   #config(): object {
-    const { signal: _, length, data, model: __, ...settings } = this.#settings;
+    const { signal: _, length, data, model: __, resume: ___, ...settings } = this.#settings;
     return {
       model: this.#network.spec,
       data: typeof data === "string" ? data : data.name,
@@ -232,4 +376,9 @@ class Trainer {
 
 function averages(steps: readonly StepEvent[]): { loss: number; error: number } {
   return { loss: mean(steps.map(({ loss }) => loss)), error: mean(steps.map(({ error }) => error)) };
+}
+
+function isBetter({ loss, error }: Omit<Best, "step">, best: Best | null): boolean {
+  if (!Number.isFinite(loss)) return false;
+  return best === null || error < best.error || (error === best.error && loss < best.loss);
 }

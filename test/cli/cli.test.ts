@@ -7,7 +7,7 @@ import { expect } from "chai";
 import { TINY_RESNET, TINY_REVNET } from "../support/tiny.js";
 
 const MAIN = path.join(__dirname, "../../lib/cli/main.js");
-const COMMANDS = ["train", "evaluate", "predict", "inspect", "memory", "gradcheck", "bench", "doctor"];
+const COMMANDS = ["train", "evaluate", "predict", "export", "inspect", "memory", "report", "gradcheck", "bench", "doctor"];
 
 function start(args: string[]) {
   const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"] });
@@ -62,6 +62,11 @@ describe("the command line", function () {
       expect(help.status, command).to.equal(0);
       expect(help.stdout).to.include(`Usage: revnet ${command}`).and.include("--help");
     }
+  });
+
+  it("tells its version, and a command's help either way round", async () => {
+    expect((await revnet("--version")).stdout).to.match(/^\d+\.\d+\.\d+\n$/);
+    expect((await revnet("help", "train")).stdout).to.equal((await revnet("train", "--help")).stdout);
   });
 
   const misused: [string[], RegExp][] = [
@@ -141,7 +146,16 @@ describe("the command line", function () {
     expect(trained.stdout).to.match(/activation memory .*stored: /);
     // Not a terminal: no control characters.
     expect(trained.stdout).to.not.include("\x1b").and.not.include("\r");
-    expect((await readdir(out)).sort()).to.deep.equal(["config.json", "metrics.jsonl", "model.safetensors", "summary.json"]);
+    expect((await readdir(out)).sort()).to.deep.equal([
+      "analysis.json",
+      "checkpoints",
+      "config.json",
+      "metrics.jsonl",
+      "model.safetensors",
+      "report.html",
+      "summary.json",
+      "tensorboard",
+    ]);
     const summary = JSON.parse(await readFile(path.join(out, "summary.json"), "utf8"));
     expect(summary).to.include({ steps: 8, seed: 3, device: "cpu", batchSize: 10, threads: 1 });
 

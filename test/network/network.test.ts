@@ -401,4 +401,18 @@ describe("a saved model", () => {
     network.dispose();
     fs.rmSync(folder, { recursive: true });
   });
+
+  it("is refused where a value is NaN, which fixed-point streams would hide", async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "revnet-nan-"));
+    const file = path.join(folder, "m.safetensors");
+    const network = createNetwork("revnet-38", { device: "cpu" });
+    const bias = network.parameters.get("head.fc.bias")!;
+    network.setParameters({ "head.fc.bias": { shape: bias.shape, data: bias.data.map((_, i) => (i === 3 ? Number.NaN : 0)) } });
+    await network.save(file);
+    network.dispose();
+    expect(await rejection(loadNetwork(file, { device: "cpu" }), "ERR_INVALID_FILE")).to.match(
+      /'head\.fc\.bias' has values that are NaN/,
+    );
+    fs.rmSync(folder, { recursive: true });
+  });
 });

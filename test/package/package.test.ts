@@ -44,6 +44,8 @@ describe("package", () => {
       "binding.d.ts",
       "scripts/build.js",
       "models/revnet-38.json",
+      "assets/report.js",
+      "assets/report.css",
     ]);
     expect(names).to.include.members([
       "dist/index.js",

@@ -32,7 +32,11 @@ const names = [
   "schedule",
   "augment",
   "validateEvery",
+  "patience",
   "outDir",
+  "checkpointEvery",
+  "keepCheckpoints",
+  "resume",
   "threads",
   "signal",
 ];

@@ -153,7 +153,16 @@ describe("trainRevNet", function () {
   it("writes config.json, metrics.jsonl, summary.json and a model that loads and evaluates alike", async () => {
     const outDir = path.join(folder, "deep", "run");
     const { summary } = await train({ outDir, seed: 5 });
-    expect((await readdir(outDir)).sort()).to.deep.equal(["config.json", "metrics.jsonl", "model.safetensors", "summary.json"]);
+    expect((await readdir(outDir)).sort()).to.deep.equal([
+      "analysis.json",
+      "checkpoints",
+      "config.json",
+      "metrics.jsonl",
+      "model.safetensors",
+      "report.html",
+      "summary.json",
+      "tensorboard",
+    ]);
     expect(JSON.parse(await readFile(path.join(outDir, "summary.json"), "utf8"))).to.deep.equal(summary);
     expect(Object.keys(summary)).to.deep.equal([
       "model",
@@ -239,7 +248,9 @@ describe("trainRevNet", function () {
     // Weight decay that multiplies the weights by -1e12 each step, until they overflow.
     const optimizer = { learningRate: 1e6, weightDecay: 1e6 };
     const message = await rejection(
-      trainRevNet(options({ steps: 100, outDir: folder, streams: "float32", optimizer })),
+      trainRevNet(
+        options({ steps: 100, outDir: folder, validateEvery: 1000, checkpointEvery: 1000, streams: "float32", optimizer }),
+      ),
       "ERR_NOT_FINITE",
     );
     expect(message).to.match(/step \d+ is (NaN|Infinity)/);

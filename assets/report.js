@@ -1,0 +1,116 @@
+/** Draws a report's charts (lib/report/charts.ts) with uPlot, in the page's colours, as wide as there is room. */
+(() => {
+  const HEIGHT = 260;
+  const charts = JSON.parse(document.getElementById("charts").textContent);
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const drawn = new Map();
+
+  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+  /** A number in few characters. */
+  function short(value) {
+    if (value === 0) return "0";
+    const size = Math.abs(value);
+    if (size >= 1e6 || size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e");
+    return String(Number(value.toPrecision(4)));
+  }
+
+  /** The series' columns over the union of their x; where a series has none, undefined, which uPlot draws a line across. */
+  function join(series) {
+    return series.length === 0 ? [[]] : uPlot.join(series.map(({ x, y }) => [x, y]));
+  }
+
+  function seriesOptions({ label, color: index, style, x }, unit) {
+    const stroke = color(`color-${index % 6}`);
+    // A line of one point would not show.
+    const points = style === "dots" || x.length === 1;
+    return {
+      label,
+      stroke: style === "faint" ? `${stroke}80` : stroke,
+      width: style === "line" ? 2 : style === "faint" ? 1 : 1.5,
+      dash: style === "dots" ? [4, 3] : undefined,
+      spanGaps: style === "dots",
+      points: { show: points, size: 6, stroke, fill: stroke, filter: points ? presentPoints : undefined },
+      value: (_plot, value) => (value == null ? "–" : short(value) + unit),
+    };
+  }
+
+  function presentPoints(plot, index, shown) {
+    if (!shown) return null;
+    const found = [];
+    plot.data[index].forEach((value, i) => {
+      if (value != null) found.push(i);
+    });
+    return found;
+  }
+
+  function axis(label, values) {
+    const line = { stroke: color("grid"), width: 1 };
+    return {
+      label,
+      labelSize: label ? 20 : 0,
+      stroke: color("muted"),
+      grid: line,
+      ticks: line,
+      font: "12px system-ui, sans-serif",
+      labelFont: "12px system-ui, sans-serif",
+      values,
+    };
+  }
+
+  /** From 0 up to yTop at least, where there is a yTop; otherwise around the values. */
+  const range = (yTop) => (_plot, low, high) => {
+    if (low === null) return [0, yTop || 1];
+    if (yTop !== null) return [0, 1.05 * Math.max(high, yTop) || 1];
+    const margin = (high - low || Math.abs(high) || 1) * 0.06;
+    return [low >= 0 ? Math.max(0, low - margin) : low - margin, high + margin];
+  };
+
+  /** Whole numbers alone: there is no step 2.5. */
+  const wholes = (_plot, splits) => splits.map((value) => (Number.isInteger(value) ? value.toLocaleString("en") : ""));
+
+  function draw(chart) {
+    const figure = document.getElementById(`chart-${chart.id}`);
+    const place = figure.querySelector(".plot");
+    drawn.get(chart.id)?.destroy();
+    const ys = chart.logarithmic ? { distr: 3 } : { range: range(chart.yTop) };
+    const plot = new uPlot(
+      {
+        width: place.clientWidth,
+        height: HEIGHT,
+        scales: { x: { time: false }, y: ys },
+        axes: [
+          { ...axis(chart.xLabel, wholes), size: 32 },
+          {
+            ...axis(chart.yLabel, (_plot, splits) => splits.map((value) => (value === null ? "" : short(value) + chart.unit))),
+            size: 62,
+          },
+        ],
+        series: [
+          { label: chart.xLabel, value: (_plot, value) => (value == null ? "–" : value.toLocaleString("en")) },
+          ...chart.series.map((one) => seriesOptions(one, chart.unit)),
+        ],
+        cursor: chart.xLabel === "step" ? { sync: { key: "step" } } : {},
+      },
+      join(chart.series),
+      place,
+    );
+    plot.root.querySelector("canvas").setAttribute("aria-label", chart.title);
+    drawn.set(chart.id, plot);
+    // How many points each line has, for those that cannot see it.
+    figure.dataset.points = plot.data
+      .slice(1)
+      .map((column) => column.filter((value) => value != null).length)
+      .join(" ");
+  }
+
+  const drawAll = () => charts.forEach(draw);
+  drawAll();
+  dark.addEventListener("change", drawAll);
+  new ResizeObserver(() => {
+    for (const [id, plot] of drawn) {
+      const width = document.querySelector(`#chart-${id} .plot`).clientWidth;
+      if (width !== plot.width) plot.setSize({ width, height: HEIGHT });
+    }
+  }).observe(document.querySelector("main"));
+})();

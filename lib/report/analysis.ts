@@ -1,0 +1,121 @@
+/** What only the trained network, its data and its plan can tell: analysis.json, beside the metrics and the summary. */
+
+import path from "node:path";
+import { Worker } from "node:worker_threads";
+import type { Dataset } from "../data/dataset.js";
+import type { MemoryReport } from "../native/index.js";
+import type { Evaluation } from "../network/inference.js";
+import type { Reconstruction } from "../network/network.js";
+import type { NetworkSpec } from "../network/spec.js";
+import type { Task } from "./memory-worker.js";
+import { dataUrl, encodePng, shrinkImage } from "./png.js";
+
+/** A test image that was classified wrongly. */
+export interface Mistake {
+  /** In the test split. */
+  index: number;
+  label: number;
+  prediction: number;
+  /** Cross-entropy. */
+  loss: number;
+  /** PNG data URL; null where the image's channels are no colours. */
+  image: string | null;
+}
+
+/** Memory of the same network with `factor` times as many units in each stage. */
+export interface DepthPlan {
+  factor: number;
+  blocks: number;
+  reversible: MemoryReport;
+  stored: MemoryReport;
+}
+
+export interface Analysis {
+  classes: readonly string[];
+  /** The last evaluation on the test split; null where the run had none. */
+  evaluation: {
+    step: number;
+    images: number;
+    /** [label][prediction] counts; null beyond MAX_CONFUSION classes. */
+    confusion: readonly (readonly number[])[] | null;
+    /** The greatest losses first. */
+    mistakes: readonly Mistake[];
+  } | null;
+  /** Largest difference between a reversible block's inputs and what inverting gave back; null: not a number. */
+  reconstruction: readonly { stage: number; block: number; error: number | null }[] | null;
+  /** Of one batch's step, with one batch as the data set: what depends on the network alone. */
+  memory: readonly DepthPlan[];
+}
+
+/** What the trainer has at hand when a run ends. */
+export interface Findings {
+  spec: NetworkSpec;
+  dataset: Dataset;
+  plan: Task["options"];
+  evaluation: (Evaluation & { step: number }) | undefined;
+  reconstruction: Reconstruction | undefined;
+}
+
+export const MAX_CONFUSION = 1000;
+const MAX_MISTAKES = 24;
+/** Pixels of a shown image's longer edge, at most. */
+const MAX_EDGE = 128;
+const FACTORS = [1, 3, 9];
+
+export async function analyse({ spec, dataset, plan, evaluation, reconstruction }: Findings): Promise<Analysis> {
+  return {
+    classes: dataset.classes,
+    evaluation: evaluation
+      ? {
+          step: evaluation.step,
+          images: dataset.test.count,
+          confusion: dataset.classes.length <= MAX_CONFUSION ? evaluation.confusion : null,
+          mistakes: findMistakes(dataset, evaluation),
+        }
+      : null,
+    reconstruction:
+      reconstruction?.blocks.map(({ stage, block, error }) => ({
+        stage,
+        block,
+        error: Number.isFinite(error) ? error : null,
+      })) ?? null,
+    memory: await planDepths({ spec, factors: FACTORS, options: plan }),
+  };
+}
+
+function findMistakes({ test, shape }: Dataset, { losses, predictions }: Evaluation): Mistake[] {
+  const imageBytes = test.images.length / test.count;
+  return Array.from(losses.keys())
+    .filter((index) => predictions[index] !== test.labels[index])
+    .sort((a, b) => losses[b]! - losses[a]!)
+    .slice(0, MAX_MISTAKES)
+    .map((index) => ({
+      index,
+      label: test.labels[index]!,
+      prediction: predictions[index]!,
+      loss: losses[index]!,
+      image: show(test.images.subarray(index * imageBytes, (index + 1) * imageBytes), shape),
+    }));
+}
+
+function show(pixels: Uint8Array, shape: readonly [number, number, number]): string | null {
+  const [height, width, channels] = shape;
+  if (channels > 4) return null;
+  // An image of one row and a thousand columns shrinks to nothing; such images are left as they are.
+  const factor = Math.min(Math.ceil(Math.max(height, width) / MAX_EDGE), height, width);
+  const small = shrinkImage(pixels, shape, factor);
+  return dataUrl(encodePng(small.pixels, small.shape));
+}
+
+/**
+ * On a thread of its own, since planning a deep network takes a second or so, and the event loop is to stay free. Nothing where
+ * there can be no such thread: the trained network is worth more than a report's section.
+ */
+function planDepths(task: Task): Promise<DepthPlan[]> {
+  return new Promise((resolve) => {
+    const worker = new Worker(path.join(__dirname, "memory-worker.js"), { workerData: task });
+    worker.once("message", resolve);
+    worker.once("error", () => resolve([]));
+    worker.once("exit", () => resolve([]));
+  });
+}

@@ -1,0 +1,70 @@
+/** The page around a report's content: one file that refers to no other, and that forbids itself to. */
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { RevNetError } from "../errors.js";
+import type { Chart } from "./charts.js";
+import { Html, html, inlineJson } from "./html.js";
+
+/** Where assets/report.js draws the chart of this id. */
+export function chartFigure({ id, title, note }: Chart): Html {
+  return html`<figure class="chart" id="chart-${id}"><figcaption><b>${title}</b> ${note}</figcaption><div class="plot"></div></figure>\n`;
+}
+
+async function asset(file: string): Promise<string> {
+  return readFile(file, "utf8").catch((cause: Error) => {
+    throw new RevNetError("ERR_FILE", `a file of the package cannot be read (reinstall it): ${cause.message}`, { cause });
+  });
+}
+
+/** The package's assets/, seen from wherever the compiler put this file. */
+function assetsFolder(): string {
+  for (let folder = __dirname; ; folder = path.dirname(folder)) {
+    const assets = path.join(folder, "assets");
+    if (existsSync(path.join(assets, "report.js"))) return assets;
+    if (folder === path.dirname(folder))
+      throw new RevNetError(
+        "ERR_FILE",
+        `the package's assets folder is missing (looked upwards from ${__dirname}); reinstall the package`,
+      );
+  }
+}
+
+/** @param charts those whose figures are in `content` */
+export async function page(title: string, content: readonly Html[], charts: readonly Chart[]): Promise<string> {
+  const chartLibrary = path.dirname(require.resolve("uplot/package.json"));
+  const [chartStyle, style, chartScript, script] = await Promise.all([
+    asset(path.join(chartLibrary, "dist", "uPlot.min.css")),
+    asset(path.join(assetsFolder(), "report.css")),
+    asset(path.join(chartLibrary, "dist", "uPlot.iife.min.js")),
+    asset(path.join(assetsFolder(), "report.js")),
+  ]);
+  const scripts = [chartScript, script];
+  const hashes = scripts.map((source) => `'sha256-${createHash("sha256").update(source).digest("base64")}'`).join(" ");
+  const policy = `default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src ${hashes}`;
+  // The chart library's licence wants to go with it.
+  const licence = await asset(path.join(chartLibrary, "LICENSE"));
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>${title}</title>
+<style>${new Html(chartStyle)}</style>
+<style>${new Html(style)}</style>
+</head>
+<body>
+<main>
+<h1>${title}</h1>
+<noscript><p>The charts of this page are drawn by a script, which is in the page itself.</p></noscript>
+${content}
+</main>
+<footer><details><summary>Charts by uPlot</summary><pre>${licence}</pre></details></footer>
+<script type="application/json" id="charts">${inlineJson(charts)}</script>
+${scripts.map((source) => html`<script>${new Html(source)}</script>\n`)}</body>
+</html>
+`.source;
+}

@@ -1,0 +1,241 @@
+/** Reads the files of a run. They may come from anywhere: what a report shows of them is checked here. */
+import { createReadStream } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
+import path from "node:path";
+import { RevNetError } from "../errors.js";
+import type { MemoryReport } from "../native/index.js";
+import type { Analysis } from "./analysis.js";
+import { type Check, count, flag, list, nullable, number, record, text } from "./checks.js";
+
+export interface StepRow {
+  step: number;
+  loss: number | null;
+  error: number;
+  learningRate: number;
+  milliseconds: number;
+}
+export interface ValidationRow {
+  step: number;
+  loss: number | null;
+  error: number;
+}
+/** What a report shows of summary.json. */
+export interface SummaryRow {
+  model: string;
+  kind: string;
+  parameters: number;
+  activations: string;
+  streams: string;
+  device: string;
+  batchSize: number;
+  steps: number;
+  epochs: number;
+  trainLoss: number | null;
+  testLoss: number | null;
+  testError: number | null;
+  stepMilliseconds: { median: number };
+  imagesPerSecond: number;
+  memory: MemoryReport;
+  reconstruction: { exact: boolean | null; outOfRange: number };
+  weightsSha256: string;
+}
+export interface Config {
+  model: { name: string; units: number[] };
+  batchSize: number;
+  /** Of the whole run, as it was planned. */
+  steps: number;
+}
+
+export interface RunFiles {
+  folder: string;
+  config: Config;
+  /** All of config.json, for showing. */
+  settings: Record<string, unknown>;
+  steps: StepRow[];
+  validations: ValidationRow[];
+  /** Whether the last line of metrics.jsonl is incomplete, as a run leaves it that is ended while writing. */
+  torn: boolean;
+  /** undefined: the file is missing, since the run goes on or was ended from outside. */
+  summary: SummaryRow | undefined;
+  analysis: Analysis | undefined;
+}
+
+const MAX_FILE_BYTES = 2 ** 26;
+const MAX_LINE_BYTES = 2 ** 20;
+
+const memoryReport = record<MemoryReport>({
+  parameters: count,
+  gradients: count,
+  optimizer: count,
+  activations: count,
+  workspace: count,
+  data: count,
+  total: count,
+});
+const stepRow = record<StepRow>({
+  step: count,
+  loss: nullable(number),
+  error: number,
+  learningRate: number,
+  milliseconds: number,
+});
+const validationRow = record<ValidationRow>({ step: count, loss: nullable(number), error: number });
+const config = record<Config>({
+  model: record<Config["model"]>({ name: text, units: list(count) }),
+  batchSize: count,
+  steps: count,
+});
+const summary = record<SummaryRow>({
+  model: text,
+  kind: text,
+  parameters: count,
+  activations: text,
+  streams: text,
+  device: text,
+  batchSize: count,
+  steps: count,
+  epochs: number,
+  trainLoss: nullable(number),
+  testLoss: nullable(number),
+  testError: nullable(number),
+  stepMilliseconds: record({ median: number }),
+  imagesPerSecond: number,
+  memory: memoryReport,
+  reconstruction: record<SummaryRow["reconstruction"]>({ exact: nullable(flag), outOfRange: count }),
+  weightsSha256: text,
+});
+const png: Check<string> = (value, where) => {
+  if (/^data:image\/png;base64,[A-Za-z0-9+/]+=*$/.test(text(value, where))) return value as string;
+  throw new RevNetError("ERR_INVALID_FILE", `${where}: expected a PNG image as a data URL`);
+};
+const analysisFile = record<Analysis>({
+  classes: list(text),
+  evaluation: nullable(
+    record<NonNullable<Analysis["evaluation"]>>({
+      step: count,
+      images: count,
+      confusion: nullable(list(list(count))),
+      mistakes: list(record({ index: count, label: count, prediction: count, loss: number, image: nullable(png) })),
+    }),
+  ),
+  reconstruction: nullable(list(record({ stage: count, block: count, error: nullable(number) }))),
+  memory: list(record({ factor: count, blocks: count, reversible: memoryReport, stored: memoryReport })),
+});
+
+function analysis(value: unknown, where: string): Analysis {
+  const checked = analysisFile(value, where);
+  const classes = checked.classes.length;
+  const { confusion = null, mistakes = [] } = checked.evaluation ?? {};
+  if (confusion && (confusion.length !== classes || confusion.some((row) => row.length !== classes)))
+    throw new RevNetError("ERR_INVALID_FILE", `${where}.evaluation.confusion: expected ${classes} x ${classes} counts`);
+  if (mistakes.some(({ label, prediction }) => label >= classes || prediction >= classes))
+    throw new RevNetError("ERR_INVALID_FILE", `${where}.evaluation.mistakes: expected classes from 0 to ${classes - 1}`);
+  return checked;
+}
+
+/**
+ * @throws RevNetError ERR_FILE where the folder holds no run or a file cannot be read, ERR_INVALID_FILE where one is not what a run
+ *   writes; both name the file
+ */
+export async function readRun(folder: string): Promise<RunFiles> {
+  const settings = await readJson(path.join(folder, "config.json"));
+  if (settings === undefined) throw noRun(folder, "config.json");
+  const summed = await readChecked(path.join(folder, "summary.json"), summary);
+  return {
+    folder,
+    config: config(settings, path.join(folder, "config.json")),
+    settings: settings as Record<string, unknown>,
+    ...(await readMetrics(folder)),
+    summary: summed,
+    // Without a summary it is an earlier run's in the same folder.
+    analysis: summed && (await readChecked(path.join(folder, "analysis.json"), analysis)),
+  };
+}
+
+function noRun(folder: string, missing: string): RevNetError {
+  return new RevNetError("ERR_FILE", `'${folder}' holds no run: there is no ${missing} (\`revnet train --out DIR\` writes it)`);
+}
+
+async function readChecked<T>(file: string, check: Check<T>): Promise<T | undefined> {
+  const value = await readJson(file);
+  return value === undefined ? undefined : check(value, file);
+}
+
+/** undefined where there is no such file */
+async function readJson(file: string): Promise<unknown> {
+  const source = await readable(file, () => readFile(file, "utf8"), MAX_FILE_BYTES);
+  if (source === undefined) return undefined;
+  try {
+    return JSON.parse(source);
+  } catch (cause) {
+    throw new RevNetError("ERR_INVALID_FILE", `'${file}' is not JSON: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** What `read` gives, undefined where there is no such file. Devices and pipes, on which reading might never end, are refused. */
+async function readable<T>(file: string, read: () => Promise<T>, limit = Number.POSITIVE_INFINITY): Promise<T | undefined> {
+  try {
+    const { size, isFile } = await stat(file).then((stats) => ({ size: stats.size, isFile: stats.isFile() }));
+    if (!isFile) throw new Error("it is not a file");
+    if (size > limit) throw new Error(`its ${size} bytes are more than ${limit}`);
+    return await read();
+  } catch (cause) {
+    if (cause instanceof RevNetError) throw cause;
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw new RevNetError("ERR_FILE", `cannot read '${file}': ${(cause as Error).message}`, { cause });
+  }
+}
+
+async function readMetrics(folder: string): Promise<Pick<RunFiles, "steps" | "validations" | "torn">> {
+  const file = path.join(folder, "metrics.jsonl");
+  const metrics = await readable(file, async () => {
+    const rows = { steps: [] as StepRow[], validations: [] as ValidationRow[], torn: false };
+    let lineNumber = 0;
+    for await (const { line, complete } of lines(file)) {
+      const where = `${file}:${++lineNumber}`;
+      let value: unknown;
+      try {
+        value = JSON.parse(line);
+      } catch (cause) {
+        // Zero bytes are what some file systems leave at the end after a power cut.
+        if (!complete || /^\0+$/.test(line)) rows.torn = true;
+        else throw new RevNetError("ERR_INVALID_FILE", `${where} is not JSON: ${(cause as Error).message}`, { cause });
+        break;
+      }
+      take(rows, value, where);
+    }
+    return rows;
+  });
+  if (!metrics) throw noRun(folder, "metrics.jsonl");
+  return metrics;
+}
+
+/** Of what a line may report, only steps and validations are shown. */
+function take({ steps, validations }: Pick<RunFiles, "steps" | "validations">, value: unknown, where: string): void {
+  const { type } = record({ type: text })(value, where);
+  if (type === "step") {
+    const row = stepRow(value, where);
+    // A run that was resumed from a checkpoint went some steps back.
+    while (steps.length > 0 && steps.at(-1)!.step >= row.step) steps.pop();
+    while (validations.length > 0 && validations.at(-1)!.step >= row.step) validations.pop();
+    steps.push(row);
+  }
+  if (type === "validation") {
+    const row = validationRow(value, where);
+    while (validations.length > 0 && validations.at(-1)!.step >= row.step) validations.pop();
+    validations.push(row);
+  }
+}
+
+/** The lines of a file; `complete`: it ends with a line break. */
+async function* lines(file: string): AsyncGenerator<{ line: string; complete: boolean }> {
+  let rest = "";
+  for await (const piece of createReadStream(file, "utf8")) {
+    const parts = (rest + piece).split("\n");
+    rest = parts.pop()!;
+    if (rest.length > MAX_LINE_BYTES)
+      throw new RevNetError("ERR_INVALID_FILE", `'${file}' has a line of more than ${MAX_LINE_BYTES} characters`);
+    for (const line of parts) yield { line, complete: true };
+  }
+  if (rest !== "") yield { line: rest, complete: false };
+}

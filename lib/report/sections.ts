@@ -1,0 +1,234 @@
+/** What a report shows beside its charts: figures, tables, the confusion matrix, images. */
+import { bytes, percent } from "../text.js";
+import type { Analysis, Mistake } from "./analysis.js";
+import { storesLess } from "./charts.js";
+import { type Html, html } from "./html.js";
+import { dataUrl, encodePng } from "./png.js";
+import type { RunFiles, SummaryRow } from "./run-files.js";
+
+const CATEGORIES = ["activations", "workspace", "parameters", "gradients", "optimizer", "data"] as const;
+/** Classes up to which the confusion matrix is a table; beyond, it is a picture and a list. */
+const MAX_TABLE = 20;
+const MAX_CONFUSIONS = 20;
+const NOTHING = "–";
+
+const figure = (value: number | null, digits = 4) => (value === null ? NOTHING : value.toFixed(digits));
+const percentage = (value: number | null) => (value === null ? NOTHING : percent(value));
+const whole = (value: number) => value.toLocaleString("en");
+
+export function section(id: string, title: string, ...content: Html[]): Html {
+  return html`<section id="${id}"><h2>${title}</h2>${content}</section>\n`;
+}
+
+/** The first row is the heading. `scroll`s within itself where the screen is narrow. */
+function table(rows: (string | number | Html)[][], className = ""): Html {
+  const [head = [], ...body] = rows;
+  return html`<div class="scroll"><table class="${className}"><thead><tr>${head.map((cell) => html`<th scope="col">${cell}</th>`)}</tr></thead>
+<tbody>${body.map(([first = "", ...rest]) => html`<tr><th scope="row">${first}</th>${rest.map((cell) => html`<td>${cell}</td>`)}</tr>\n`)}</tbody></table></div>`;
+}
+
+/** In one sentence, how the run ended. */
+export function state({ config, summary, steps, torn }: RunFiles): Html {
+  const done = steps.at(-1)?.step ?? 0;
+  const sentence = !summary
+    ? `There is no summary: the run goes on, or was ended from outside. Its metrics reach step ${whole(done)} of ${whole(config.steps)}.`
+    : summary.steps < config.steps
+      ? `The run was stopped after ${whole(summary.steps)} of ${whole(config.steps)} steps.`
+      : `The run did all of its ${whole(summary.steps)} steps.`;
+  return html`<p class="state">${sentence}${torn ? " The last line of metrics.jsonl is incomplete and was left out." : ""}</p>\n`;
+}
+
+export function tiles({ summary, analysis }: RunFiles): Html {
+  if (!summary) return html``;
+  const plan = analysis?.memory.find(({ factor }) => factor === 1);
+  const { activations, total } = summary.memory;
+  const ratio = plan && activations < plan.stored.activations ? plan.stored.activations / activations : undefined;
+  const { exact } = summary.reconstruction;
+  const entries: [string, string, string][] = [
+    ["test error", percentage(summary.testError), `loss ${figure(summary.testLoss)}`],
+    ["training loss", figure(summary.trainLoss), "mean of the last epoch"],
+    [
+      "throughput",
+      `${whole(Math.round(summary.imagesPerSecond))} images/s`,
+      `${summary.stepMilliseconds.median.toFixed(1)} ms a step`,
+    ],
+    [
+      "activation memory",
+      bytes(activations),
+      ratio ? `stored: ${ratio.toFixed(1)} times as much` : `${summary.activations} activations`,
+    ],
+    ["memory in all", bytes(total), summary.device],
+    ...(exact === null
+      ? []
+      : ([["reconstruction", exact ? "exact" : "not exact", exact ? "bit for bit" : `${summary.streams} streams`]] as [
+          string,
+          string,
+          string,
+        ][])),
+  ];
+  return html`<dl class="tiles">${entries.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}</dd><dd class="more">${more}</dd></div>\n`)}</dl>\n`;
+}
+
+const compact = (value: unknown) => (typeof value === "string" ? value : (JSON.stringify(value) ?? ""));
+
+export function settings({ settings, summary }: RunFiles): Html {
+  const rows = Object.entries(settings).map(([name, value]) => [name, html`<code>${compact(value)}</code>`]);
+  const results = summary
+    ? [
+        ["parameters", whole(summary.parameters)],
+        ["weights SHA-256", html`<code>${summary.weightsSha256}</code>`],
+        ["values out of range", whole(summary.reconstruction.outOfRange)],
+      ]
+    : [];
+  return section("settings", "Settings", table([["", "value"], ...rows, ...results], "settings"));
+}
+
+/** Bars of bytes by category, one for each depth and mode, and the same as a table. */
+export function memory(plans: Analysis["memory"], chart: Html): Html {
+  const reversible = storesLess(plans);
+  const bars = plans.flatMap(({ factor, blocks, ...modes }) =>
+    (reversible ? (["reversible", "stored"] as const) : (["stored"] as const)).map((mode) => ({
+      name: `${mode}, ${whole(blocks)} blocks${factor === 1 ? " (this network)" : ""}`,
+      report: modes[mode],
+    })),
+  );
+  const longest = Math.max(...bars.map(({ report }) => report.total), 1);
+  const legend = html`<ul class="legend">${CATEGORIES.map((name, i) => html`<li><span class="swatch color-${i}"></span>${name}</li>`)}</ul>`;
+  const drawn = bars.map(
+    ({ name, report }) =>
+      html`<div class="bar-row"><span>${name}</span><div class="bar" role="img" aria-label="${bytes(report.total)}">${CATEGORIES.map(
+        (category, i) =>
+          html`<i class="color-${i}" style="width:${((100 * report[category]) / longest).toFixed(3)}%" title="${category}: ${bytes(report[category])}"></i>`,
+      )}</div><b>${bytes(report.total)}</b></div>\n`,
+  );
+  return section(
+    "memory",
+    "Memory",
+    html`<p>Planned bytes of one training step by category, without the rest of the data set. ${
+      reversible
+        ? "Reversible activations do not grow with depth."
+        : "This network has no reversible blocks: it stores its activations."
+    }</p>`,
+    legend,
+    html`<div class="bars">${drawn}</div>`,
+    chart,
+    html`<details><summary>In figures</summary>${table([
+      ["", ...CATEGORIES, "total"],
+      ...bars.map(({ name, report }) => [name, ...CATEGORIES.map((category) => bytes(report[category])), bytes(report.total)]),
+    ])}</details>`,
+  );
+}
+
+export function reconstruction(blocks: NonNullable<Analysis["reconstruction"]>, chart: Html): Html {
+  const wrong = blocks.filter(({ error }) => error !== 0).length;
+  const sentence =
+    wrong === 0
+      ? `0 in each of ${blocks.length} reversible blocks: inverting gave back every bit.`
+      : `${wrong} of ${blocks.length} reversible blocks came back with a difference.`;
+  return section(
+    "reconstruction",
+    "Reconstruction",
+    html`<p>${sentence}</p>`,
+    chart,
+    html`<details><summary>In figures</summary>${table([
+      ["block", "error"],
+      ...blocks.map(({ stage, block, error }) => [`stages.${stage}.${block}`, error === null ? "not a number" : String(error)]),
+    ])}</details>`,
+  );
+}
+
+export function evaluation({ evaluation, classes }: Analysis): Html {
+  if (!evaluation) return html``;
+  const { step, images, confusion, mistakes } = evaluation;
+  const heading = html`<p>Of ${whole(images)} test images, after step ${whole(step)}. Rows: the label; columns: the prediction.</p>`;
+  return html`${confusion ? section("confusion", "Confusion", heading, classes.length <= MAX_TABLE ? matrix(classes, confusion) : picture(classes, confusion)) : ""}${
+    mistakes.length > 0
+      ? section(
+          "mistakes",
+          "Worst classified",
+          html`<p>Wrongly classified test images with the greatest loss.</p>`,
+          html`<div class="images">${mistakes.map((mistake) => image(mistake, classes))}</div>`,
+        )
+      : ""
+  }`;
+}
+
+function matrix(classes: readonly string[], confusion: readonly (readonly number[])[]): Html {
+  const head = [html``, ...classes.map((name) => html`<span>${name}</span>`)];
+  const rows = confusion.map((row, label) => {
+    const all = Math.max(
+      1,
+      row.reduce((sum, cell) => sum + cell, 0),
+    );
+    return [
+      classes[label]!,
+      ...row.map(
+        (cell, prediction) =>
+          html`<span class="${prediction === label ? "right" : "wrong"}" style="--part:${(cell / all).toFixed(4)}">${cell}</span>`,
+      ),
+    ];
+  });
+  return table([head, ...rows], "confusion");
+}
+
+/** A point for each pair of classes, the more opaque the more of the label's images; and the most frequent confusions. */
+function picture(classes: readonly string[], confusion: readonly (readonly number[])[]): Html {
+  const n = classes.length;
+  const pixels = new Uint8Array(n * n * 4);
+  const pairs: { label: number; prediction: number; cell: number }[] = [];
+  for (const [label, row] of confusion.entries()) {
+    const all = Math.max(
+      1,
+      row.reduce((sum, cell) => sum + cell, 0),
+    );
+    for (const [prediction, cell] of row.entries()) {
+      const color = prediction === label ? [37, 130, 90] : [200, 60, 60];
+      // The square root shows single images among hundreds.
+      pixels.set([...color, Math.round(255 * Math.sqrt(cell / all))], 4 * (label * n + prediction));
+      if (prediction !== label && cell > 0) pairs.push({ label, prediction, cell });
+    }
+  }
+  pairs.sort((a, b) => b.cell - a.cell);
+  return html`<img class="heatmap" alt="confusion matrix of ${n} classes" src="${dataUrl(encodePng(pixels, [n, n, 4]))}">${table([
+    ["label", "prediction", "images"],
+    ...pairs.slice(0, MAX_CONFUSIONS).map(({ label, prediction, cell }) => [classes[label]!, classes[prediction]!, whole(cell)]),
+  ])}`;
+}
+
+function image({ index, label, prediction, loss, image: source }: Mistake, classes: readonly string[]): Html {
+  const drawn =
+    source === null ? html`<span class="no-image">no colours</span>` : html`<img alt="test image ${index}" src="${source}">`;
+  return html`<figure>${drawn}<figcaption><b>${classes[prediction]!}</b><br>is ${classes[label]!}<br><small>#${index}, loss ${figure(loss, 2)}</small></figcaption></figure>\n`;
+}
+
+const COMPARED: [string, (summary: SummaryRow) => string | Html][] = [
+  ["model", ({ model }) => model],
+  ["activations", ({ activations }) => activations],
+  ["streams", ({ streams }) => streams],
+  ["device", ({ device }) => device],
+  ["batch size", ({ batchSize }) => whole(batchSize)],
+  ["steps", ({ steps }) => whole(steps)],
+  ["training loss", ({ trainLoss }) => figure(trainLoss)],
+  ["test loss", ({ testLoss }) => figure(testLoss)],
+  ["test error", ({ testError }) => percentage(testError)],
+  ["images/s", ({ imagesPerSecond }) => imagesPerSecond.toFixed(0)],
+  ["activation memory", ({ memory }) => bytes(memory.activations)],
+  ["memory in all", ({ memory }) => bytes(memory.total)],
+  ["reconstruction", ({ reconstruction: { exact } }) => (exact === null ? NOTHING : exact ? "exact" : "not exact")],
+  ["weights", ({ weightsSha256 }) => html`<code title="${weightsSha256}">${weightsSha256.slice(0, 12)}</code>`],
+];
+
+/** Runs as columns; those whose weights are the same are said to be. */
+export function comparison(runs: readonly RunFiles[], names: readonly string[]): Html {
+  const rows = COMPARED.map(([name, show]) => [name, ...runs.map(({ summary }) => (summary ? show(summary) : NOTHING))]);
+  const hashes = new Map<string, string[]>();
+  for (const [i, { summary }] of runs.entries())
+    if (summary) hashes.set(summary.weightsSha256, [...(hashes.get(summary.weightsSha256) ?? []), names[i]!]);
+  const same = [...hashes.values()].filter((group) => group.length > 1);
+  return section(
+    "comparison",
+    "Runs",
+    table([["", ...names], ...rows], "comparison"),
+    ...same.map((group) => html`<p>The weights of ${group.join(", ")} are the same, bit for bit.</p>`),
+  );
+}

@@ -1,0 +1,158 @@
+/**
+ * One checkpoint: a safetensors file with the parameters and running statistics by name, the momenta as `momentum.NAME`, and in
+ * the metadata the spec and the preprocessing (so that it loads as a model), the run's identity, how far it is, and a SHA-256
+ * of every byte.
+ */
+import { Pacer } from "../data/pacer.js";
+import { RevNetError } from "../errors.js";
+import { readSafetensors, writeSafetensors } from "../formats/safetensors.js";
+import { MOMENTUM_PREFIX, modelMetadata } from "../network/file.js";
+import type { ParameterTensor } from "../network/host.js";
+import type { Network } from "../network/network.js";
+import { checkInteger, checkKeys, checkNumber } from "../validation.js";
+import type { Identity } from "./identity.js";
+
+const FORMAT = "revnet-checkpoint";
+/** Grows with every change that an older reader would misunderstand. */
+const VERSION = "1";
+
+/** The best validation so far: the lowest error, and among equal ones the lowest loss. */
+export interface Best {
+  readonly step: number;
+  readonly loss: number;
+  readonly error: number;
+}
+
+/** How far a run is. */
+export interface Progress {
+  /** Steps done. Order and augmentation are functions of it and the seed. */
+  readonly step: number;
+  /** Elements that left the range of the streams, over all steps. */
+  readonly outOfRange: number;
+  readonly best: Best | null;
+  /** Validations since the best one. */
+  readonly sinceBest: number;
+  /** Step of the last validation; 0 before the first. */
+  readonly validated: number;
+  /** Length of metrics.jsonl. */
+  readonly metricsBytes: number;
+}
+
+export interface Checkpoint {
+  readonly file: string;
+  readonly identity: Identity;
+  readonly progress: Progress;
+  readonly parameters: ReadonlyMap<string, ParameterTensor>;
+  readonly momenta: ReadonlyMap<string, ParameterTensor>;
+}
+
+type Tensors = ReadonlyMap<string, ParameterTensor>;
+
+/**
+ * The network's parameters must be fresh.
+ * @throws RevNetError ERR_FILE; ERR_NOT_FINITE where a parameter is NaN or infinite: there would be nothing to go on from
+ */
+export async function writeCheckpoint(file: string, network: Network, identity: Identity, progress: Progress): Promise<void> {
+  const { parameters } = network;
+  const tensors = new Map(parameters);
+  for (const [name, tensor] of await network.momenta()) tensors.set(MOMENTUM_PREFIX + name, tensor);
+  const bad = await firstNotFinite(tensors);
+  if (bad !== undefined)
+    throw new RevNetError(
+      "ERR_NOT_FINITE",
+      `after step ${progress.step}, '${bad}' holds a value that is not finite; try a lower learning rate`,
+    );
+  const metadata = {
+    format: FORMAT,
+    version: VERSION,
+    ...modelMetadata(network.spec, network.preprocessing),
+    run: JSON.stringify(identity),
+    progress: JSON.stringify(progress),
+  };
+  await writeSafetensors(file, tensors, metadata, { digest: true });
+}
+
+/** @throws RevNetError ERR_FILE; ERR_INVALID_FILE where a byte is damaged; ERR_RESUME_MISMATCH for another version's checkpoint */
+export async function readCheckpoint(file: string): Promise<Checkpoint> {
+  const { metadata, tensors } = await readSafetensors(file, { digest: true });
+  const invalid = (what: string) => new RevNetError("ERR_INVALID_FILE", `'${file}' is not a checkpoint of a run: ${what}`);
+  if (metadata.get("format") !== FORMAT)
+    throw invalid(`its format is ${JSON.stringify(metadata.get("format"))}, expected "${FORMAT}"`);
+  const version = metadata.get("version");
+  if (version !== VERSION)
+    throw new RevNetError(
+      "ERR_RESUME_MISMATCH",
+      `'${file}' was written by another version of revnet: its format is ${version}, this one reads ${VERSION}`,
+    );
+  const parameters = new Map<string, ParameterTensor>();
+  const momenta = new Map<string, ParameterTensor>();
+  for (const [name, { shape, data }] of tensors) {
+    if (!(data instanceof Float32Array || data instanceof Float64Array)) throw invalid(`tensor '${name}' is not floating-point`);
+    if (name.startsWith(MOMENTUM_PREFIX)) momenta.set(name.slice(MOMENTUM_PREFIX.length), { shape, data });
+    else parameters.set(name, { shape, data });
+  }
+  const identity = parse(metadata.get("run"));
+  if (typeof identity !== "object" || identity === null) throw invalid("metadata 'run' is not an object");
+  return {
+    file,
+    identity: identity as Identity,
+    progress: checkProgress(parse(metadata.get("progress")), `'${file}'`),
+    parameters,
+    momenta,
+  };
+}
+
+/** Puts the network where the run was; prepareTraining comes before. @throws RevNetError ERR_INVALID_FILE */
+export function restore({ file, parameters, momenta }: Checkpoint, network: Network): void {
+  try {
+    for (const name of network.parameters.keys())
+      if (!parameters.has(name)) throw new RevNetError("ERR_INVALID_FILE", `parameter '${name}' is missing`);
+    network.setParameters(parameters);
+    network.setMomenta(momenta);
+  } catch (error) {
+    if (!(error instanceof RevNetError)) throw error;
+    throw new RevNetError("ERR_INVALID_FILE", `'${file}' does not fit the network: ${error.message}`, { cause: error });
+  }
+}
+
+/** Name of the first tensor that holds NaN or an infinity. */
+async function firstNotFinite(tensors: Tensors): Promise<string | undefined> {
+  const pacer = new Pacer();
+  for (const [name, { data }] of tensors) {
+    // 0 times a number is 0, times anything else NaN.
+    let zeros = 0;
+    for (let i = 0; i < data.length; ++i) zeros += 0 * data[i]!;
+    if (Number.isNaN(zeros)) return name;
+    await pacer.breathe();
+  }
+  return undefined;
+}
+
+function parse(text: string | undefined): unknown {
+  try {
+    return JSON.parse(text ?? "");
+  } catch {
+    return undefined;
+  }
+}
+
+function checkProgress(value: unknown, file: string): Progress {
+  const code = "ERR_INVALID_FILE";
+  const what = `${file}: progress`;
+  checkKeys(value, ["step", "outOfRange", "best", "sinceBest", "validated", "metricsBytes"], what, code);
+  const count = (entry: unknown, name: string) => checkInteger(entry, 0, Number.MAX_SAFE_INTEGER, `${what}.${name}`, code);
+  const { best } = value;
+  if (best !== null) checkKeys(best, ["step", "loss", "error"], `${what}.best`, code);
+  return {
+    step: count(value.step, "step"),
+    outOfRange: count(value.outOfRange, "outOfRange"),
+    best: best && {
+      step: count(best.step, "best.step"),
+      loss: checkNumber(best.loss, 0, Infinity, `${what}.best.loss`, code),
+      error: checkNumber(best.error, 0, 1, `${what}.best.error`, code),
+    },
+    sinceBest: count(value.sinceBest, "sinceBest"),
+    validated: count(value.validated, "validated"),
+    metricsBytes: count(value.metricsBytes, "metricsBytes"),
+  };
+}

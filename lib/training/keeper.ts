@@ -1,0 +1,148 @@
+/**
+ * Keeps a run in its folder. The disk may fail (full, read-only, gone) without ending the run: it warns, the run goes on in
+ * memory, and the next checkpoint tries again.
+ */
+import { RevNetError } from "../errors.js";
+import type { Network } from "../network/network.js";
+import type { Findings } from "../report/analysis.js";
+import { writeRunReport } from "../report/index.js";
+import { type Checkpoint, type Progress, readCheckpoint, writeCheckpoint } from "./checkpoint.js";
+import type { CheckpointEvent, WarningEvent } from "./events.js";
+import { RunFolder } from "./folder.js";
+import { checkIdentity, type Identity } from "./identity.js";
+import type { MetricsRecord } from "./metrics.js";
+import type { Summary } from "./summary.js";
+
+type Send = (event: CheckpointEvent | WarningEvent) => Promise<void>;
+
+export class Keeper {
+  /** The step of the last checkpoint that was written or read. */
+  #keptStep = 0;
+  #keptFile: string | undefined;
+
+  private constructor(
+    private readonly folder: RunFolder,
+    private readonly identity: Identity,
+    private readonly keep: number,
+    private readonly send: Send,
+  ) {}
+
+  /** @throws RevNetError ERR_FILE, ERR_RUN_LOCKED */
+  static async open(outDir: string, identity: Identity, keep: number, send: Send): Promise<Keeper> {
+    return new Keeper(await RunFolder.open(outDir), identity, keep, send);
+  }
+
+  /** The checkpoint to go on from; undefined if there is none. @throws RevNetError ERR_RESUME_MISMATCH */
+  async find(): Promise<Checkpoint | undefined> {
+    const checkpoint = await this.folder.lastCheckpoint((error) => this.warn(0, error));
+    if (!checkpoint) return undefined;
+    checkIdentity(checkpoint.file, checkpoint.identity, this.identity);
+    [this.#keptStep, this.#keptFile] = [checkpoint.progress.step, checkpoint.file];
+    return checkpoint;
+  }
+
+  /** @throws RevNetError ERR_RUN_EXISTS where a new run would take the place of another one's checkpoints */
+  async refuseExisting(): Promise<void> {
+    const [last] = await this.folder.checkpointFiles();
+    if (last === undefined) return;
+    throw new RevNetError(
+      "ERR_RUN_EXISTS",
+      `'${this.folder.folder}' holds checkpoints of a run, the last one '${last}': resume it (resume: true, or --resume), ` +
+        "or give a new run another outDir",
+    );
+  }
+
+  /** Begins the files, metrics.jsonl after those of its records that belong to the checkpoint, which are returned. @throws RevNetError ERR_FILE */
+  async begin(config: object, progress: Progress | undefined): Promise<MetricsRecord[]> {
+    const records = await this.folder.begin(config, progress?.metricsBytes ?? 0);
+    const steps = records.filter(({ type }) => type === "step").length;
+    if (progress && steps < progress.step)
+      await this.warn(
+        progress.step,
+        new RevNetError(
+          "ERR_INVALID_FILE",
+          `metrics.jsonl has only ${steps} of the ${progress.step} steps before; the weights are not touched by that, but figures lack the others`,
+        ),
+      );
+    return records;
+  }
+
+  async log(record: MetricsRecord): Promise<void> {
+    await this.#attempt(record.step, () => this.folder.log(record));
+  }
+
+  /** Writes the checkpoint of `progress.step`, unless it is there. The network's parameters must be fresh. */
+  async checkpoint(network: Network, progress: Omit<Progress, "metricsBytes">): Promise<RevNetError | undefined> {
+    const { step } = progress;
+    if (step === this.#keptStep) return undefined;
+    const file = this.folder.checkpointFile(step);
+    const failure = await this.#attempt(step, () => this.#write(file, false, network, progress));
+    if (!failure) {
+      [this.#keptStep, this.#keptFile] = [step, file];
+      await this.folder.prune(step, this.keep);
+    }
+    return failure;
+  }
+
+  /** Writes the same as the best checkpoint so far. */
+  async best(network: Network, progress: Omit<Progress, "metricsBytes">): Promise<void> {
+    await this.#attempt(progress.step, () => this.#write(this.folder.bestFile, true, network, progress));
+  }
+
+  /** The best checkpoint, if it is the one of `step`. */
+  async readBest(step: number): Promise<Checkpoint | undefined> {
+    let best: Checkpoint | undefined;
+    const failure = await this.#attempt(step, async () => {
+      best = await readCheckpoint(this.folder.bestFile);
+    });
+    return failure || best?.progress.step !== step ? undefined : best;
+  }
+
+  /** What a run ends with. Returns why it could not be written, if so. */
+  async finish(network: Network, summary: Summary, findings: Findings): Promise<RevNetError | undefined> {
+    return this.#attempt(summary.steps, async () => {
+      await this.folder.flush();
+      await network.save(this.folder.modelFile);
+      await this.folder.writeSummary(summary);
+      await writeRunReport(this.folder.folder, findings);
+    });
+  }
+
+  /** ERR_NOT_FINITE, with what can be gone back to. */
+  notFinite(what: string): RevNetError {
+    const kept =
+      this.#keptFile === undefined ? "there is no checkpoint before it" : `the last good checkpoint is '${this.#keptFile}'`;
+    return new RevNetError("ERR_NOT_FINITE", `${what}; ${kept}`);
+  }
+
+  async warn(step: number, { code, message }: RevNetError): Promise<void> {
+    await this.send({ type: "warning", step, code, message });
+  }
+
+  async close(): Promise<void> {
+    await this.folder.close();
+  }
+
+  async #write(file: string, best: boolean, network: Network, progress: Omit<Progress, "metricsBytes">): Promise<void> {
+    const start = performance.now();
+    // The metrics first: a checkpoint says how much of them is its own.
+    const metricsBytes = await this.folder.flush();
+    await this.folder.makeCheckpointFolder();
+    await writeCheckpoint(file, network, this.identity, { ...progress, metricsBytes });
+    await this.send({ type: "checkpoint", step: progress.step, file, best, milliseconds: performance.now() - start });
+  }
+
+  /** Whatever is wrong with files becomes a warning, and is returned. */
+  async #attempt(step: number, action: () => Promise<void>): Promise<RevNetError | undefined> {
+    try {
+      await action();
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof RevNetError)) throw error;
+      if (error.code === "ERR_NOT_FINITE") throw this.notFinite(error.message);
+      if (error.code !== "ERR_FILE" && error.code !== "ERR_INVALID_FILE") throw error;
+      await this.warn(step, error);
+      return error;
+    }
+  }
+}
