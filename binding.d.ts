@@ -79,6 +79,8 @@ export interface DeviceOptions {
   threads: number;
   /** CPU instruction set: "auto" (default), "avx512", "avx2", "portable". */
   isa?: string;
+  /** What convolutions multiply; default "float32", the only one of CPU and reference. */
+  precision?: "float32" | "tf32" | "bfloat16";
   /** Tests: fill the arena and the workspace with NaN before each run. */
   poison?: boolean;
 }
@@ -112,8 +114,13 @@ export interface NativeDevice { name: string; available: boolean; description: s
 /** Plans without allocating: the same report as `planned` on a session with these buffers. */
 export function plan(options: DeviceOptions, buffers: BufferRecord[], program: { locals: BufferRecord[]; ops: Op[] }): MemoryReport & { live: number };
 export function devices(): NativeDevice[];
-/** How the addon was built and what the processor offers, for `revnet doctor`. */
-export function buildInfo(): { version: string; compiler: string; cuda: string | null; isas: string[]; napiVersion: number };
+/** Bytes that can be allocated on the device now; of the host's memory, without swapping or meeting a container's limit, unless it is a CUDA device. */
+export function availableMemory(device: string): number;
+/**
+ * How the addon was built and what the machine offers, for `revnet doctor`. `cuda`: the toolkit it was built with;
+ * `cudaArchitectures`: what it has code for; `cudaDriver`: the newest CUDA that the machine's driver knows.
+ */
+export function buildInfo(): { version: string; compiler: string; cuda: string | null; cudaArchitectures: string[]; cudaDriver: string | null; isas: string[]; napiVersion: number };
 /**
  * Philox4x32-10: draws of 32 bits, as many as `words` says or, where it is an array, into it; returned. Draw i is word i % 4
  * of the block at position i / 4 (native/core/philox.h).

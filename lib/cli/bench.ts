@@ -10,7 +10,7 @@ import { createNetwork, type Network } from "../network/network.js";
 import type { NetworkSpec } from "../network/spec.js";
 import { stepStatistics } from "../training/summary.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
-import { DEVICE_FLAGS } from "./flags.js";
+import { DEVICE_FLAGS, deviceOptions } from "./flags.js";
 import { print, printJson, table } from "./output.js";
 
 type Activations = "reversible" | "stored";
@@ -50,12 +50,24 @@ export const bench = defineCommand({
       value: "FILE.py",
       help: "script with the command `time MODEL --batch N --steps K --threads T [--stored]`",
     },
+    "peer-flags": { type: "string", value: "FLAGS", help: "more of the peer's own, such as '--compile --bf16'" },
     python: { type: "string", value: "PROGRAM", help: "runs the peer (default python3)" },
     ...DEVICE_FLAGS,
     ...JSON_FLAG,
   },
   async run(
-    { batchSize = 100, steps = 10, rounds = 3, peer, python = "python3", device = "auto", threads = availableParallelism(), json },
+    {
+      batchSize = 100,
+      steps = 10,
+      rounds = 3,
+      peer,
+      peerFlags = "",
+      python = "python3",
+      device,
+      precision = "float32",
+      threads = availableParallelism(),
+      json,
+    },
     names,
   ) {
     for (const [flag, value] of Object.entries({ "batch-size": batchSize, steps, rounds, threads }))
@@ -66,14 +78,16 @@ export const bench = defineCommand({
     try {
       for (const spec of specs)
         for (const activations of spec.kind === "revnet" ? (["reversible", "stored"] as const) : (["stored"] as const)) {
-          const network = await createNetwork(spec, { device, threads, seed: 0 });
+          const network = await createNetwork(spec, { ...deviceOptions({ device, precision, threads }), seed: 0 });
           networks.push(network);
           contenders.push(await ours(network, activations, batchSize, steps));
           if (peer !== undefined)
-            contenders.push(peerContender({ peer, python, device: network.device, spec, activations, batchSize, steps, threads }));
+            contenders.push(
+              peerContender({ peer, peerFlags, python, device: network.device, spec, activations, batchSize, steps, threads }),
+            );
         }
       const timings = await alternate(contenders, rounds, json ? process.stderr : process.stdout);
-      const conditions = { batchSize, steps, rounds, threads, device: networks[0]!.deviceChoice };
+      const conditions = { batchSize, steps, rounds, threads, precision, device: networks[0]!.deviceChoice };
       if (json) printJson({ ...conditions, timings, ratios: ratios(timings) });
       else report(conditions, timings);
       return 0;
@@ -116,6 +130,7 @@ async function ours(network: Network, activations: Activations, batchSize: numbe
 
 interface PeerOptions {
   peer: string;
+  peerFlags: string;
   python: string;
   device: string;
   spec: NetworkSpec;
@@ -125,10 +140,11 @@ interface PeerOptions {
   threads: number;
 }
 
-function peerContender({ peer, python, device, spec, activations, batchSize, steps, threads }: PeerOptions): Contender {
+function peerContender({ peer, peerFlags, python, device, spec, activations, batchSize, steps, threads }: PeerOptions): Contender {
   const args = [peer, "time", spec.name, "--batch", String(batchSize), "--steps", String(steps), "--threads", String(threads)];
   if (device.startsWith("cuda")) args.push("--device", "cuda");
   if (activations === "stored" && spec.kind === "revnet") args.push("--stored");
+  args.push(...peerFlags.split(" ").filter((flag) => flag !== ""));
   return {
     name: "peer",
     model: spec.name,
@@ -172,7 +188,7 @@ async function alternate(contenders: readonly Contender[], rounds: number, log: 
   for (let round = 0; round < rounds; round++) {
     for (const [i, contender] of contenders.entries()) medians[i]!.push(await contender.round());
     log.write(
-      `round ${round + 1}/${rounds}: ${contenders.map(({ name, model, activations }, i) => `${model} ${activations} (${name}) ${medians[i]![round]!.toFixed(1)} ms`).join(", ")}\n`,
+      `round ${round + 1}/${rounds}: ${contenders.map(({ name, model, activations }, i) => `${model} ${activations} (${name}) ${medians[i]![round]!.toFixed(2)} ms`).join(", ")}\n`,
     );
   }
   return contenders.map(({ name, model, activations }, i) => {
@@ -196,12 +212,12 @@ function ratios(timings: readonly Timing[]): { what: string; ratio: number }[] {
 }
 
 function report(
-  conditions: { batchSize: number; steps: number; rounds: number; threads: number; device: string },
+  conditions: { batchSize: number; steps: number; rounds: number; threads: number; precision: string; device: string },
   timings: readonly Timing[],
 ): void {
-  const { batchSize, steps, rounds, threads, device } = conditions;
+  const { batchSize, steps, rounds, threads, precision, device } = conditions;
   print(
-    `\nbatch size ${batchSize}, ${threads} threads, ${rounds} rounds of ${steps} steps in turns, on ${device}; milliseconds a step\n`,
+    `\nbatch size ${batchSize}, ${threads} threads, ${rounds} rounds of ${steps} steps in turns, ${precision} on ${device}; milliseconds a step\n`,
   );
   print(
     table([
@@ -210,9 +226,9 @@ function report(
         model,
         activations,
         name,
-        median.toFixed(1),
-        fastest.toFixed(1),
-        slowest.toFixed(1),
+        median.toFixed(2),
+        fastest.toFixed(2),
+        slowest.toFixed(2),
       ]),
     ]),
   );

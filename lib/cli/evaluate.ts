@@ -2,7 +2,7 @@
 import { openDataset } from "../data/open.js";
 import { loadNetwork } from "../network/network.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
-import { DATA_FLAGS, DEVICE_FLAGS } from "./flags.js";
+import { DATA_FLAGS, DEVICE_FLAGS, deviceOptions } from "./flags.js";
 import { percent, print, printJson, table } from "./output.js";
 
 export const evaluate = defineCommand({
@@ -17,9 +17,9 @@ export const evaluate = defineCommand({
     ...JSON_FLAG,
   },
   interruptible: true,
-  async run({ data, dataDir, trainCount, testCount, batchSize = 100, device = "auto", threads, json }, [file], { signal }) {
+  async run({ data, dataDir, trainCount, testCount, batchSize = 100, json, ...device }, [file], { signal }) {
     if (data === undefined) throw new UsageError("--data is missing: shapes, cifar-10 or cifar-100");
-    const network = await loadNetwork(file!, { device, threads });
+    const network = await loadNetwork(file!, deviceOptions(device));
     try {
       const dataset = await openDataset(data, { dataDir, trainCount, testCount });
       const result = await network.evaluate(dataset, { batchSize, signal });

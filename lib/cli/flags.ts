@@ -1,10 +1,17 @@
 /** Flags that several commands share. */
-import type { Flags } from "./command.js";
+import type { DeviceOptions, Precision } from "../network/device.js";
+import type { Flags, FlagValues } from "./command.js";
 
 export const DEVICE_FLAGS = {
   device: { type: "string", value: "NAME", help: "auto (default), cpu, cuda, cuda:N or reference" },
+  precision: { type: "string", value: "NAME", help: "float32 (default); on a GPU also tf32 or bfloat16, for convolutions" },
   threads: { type: "integer", help: "CPU threads (default: one for each core); results do not depend on it" },
 } as const satisfies Flags;
+
+/** Whether they make sense, the network finds out. */
+export function deviceOptions({ device = "auto", precision, threads }: FlagValues<typeof DEVICE_FLAGS>): DeviceOptions {
+  return { device, precision: precision as Precision | undefined, threads };
+}
 
 export const DATA_FLAGS = {
   data: { type: "string", value: "NAME", help: "shapes, cifar-10 or cifar-100" },

@@ -3,7 +3,7 @@ import { resolveModel } from "../network/models.js";
 import { memoryPlan } from "../network/network.js";
 import type { Streams } from "../network/recorder.js";
 import { defineCommand, JSON_FLAG } from "./command.js";
-import { DEVICE_FLAGS } from "./flags.js";
+import { DEVICE_FLAGS, deviceOptions } from "./flags.js";
 import { bytes, print, printJson, table } from "./output.js";
 
 const CATEGORIES = ["parameters", "gradients", "optimizer", "activations", "workspace", "data", "total"] as const;
@@ -20,15 +20,15 @@ export const memory = defineCommand({
     ...DEVICE_FLAGS,
     ...JSON_FLAG,
   },
-  async run({ batchSize: given, classes, streams, device = "auto", threads, json }, [model]) {
+  async run({ batchSize: given, classes, streams, json, ...flags }, [model]) {
     const spec = resolveModel(model!, classes === undefined ? {} : { classes });
     const batchSize = given ?? spec.recipe?.batchSize ?? 100;
     // memoryPlan checks the values.
-    const common = { batchSize, device, threads, streams: streams as Streams | undefined };
+    const common = { batchSize, streams: streams as Streams | undefined, ...deviceOptions(flags) };
     const reversible = memoryPlan(spec, { ...common, activations: "reversible" });
     const stored = memoryPlan(spec, { ...common, activations: "stored" });
     if (json) {
-      printJson({ model: spec.name, batchSize, device, reversible, stored });
+      printJson({ model: spec.name, batchSize, device: common.device, reversible, stored });
       return 0;
     }
     print(

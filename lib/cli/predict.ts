@@ -5,7 +5,7 @@ import { RevNetError } from "../errors.js";
 import { loadNetwork } from "../network/network.js";
 import type { NetworkSpec } from "../network/spec.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
-import { DATA_FLAGS, DEVICE_FLAGS } from "./flags.js";
+import { DATA_FLAGS, DEVICE_FLAGS, deviceOptions } from "./flags.js";
 import { percent, print, printJson, table } from "./output.js";
 
 interface Images {
@@ -28,10 +28,10 @@ export const predict = defineCommand({
     ...DEVICE_FLAGS,
     ...JSON_FLAG,
   },
-  async run({ data, dataDir, trainCount, testCount, count = 10, device = "auto", threads, json }, [file, ...files]) {
+  async run({ data, dataDir, trainCount, testCount, count = 10, json, ...device }, [file, ...files]) {
     if ((data === undefined) === (files.length === 0)) throw new UsageError("give image files, or --data NAME for its test images");
     if (count < 1) throw new UsageError(`--count expects a positive integer, got ${count}`);
-    const network = await loadNetwork(file!, { device, threads });
+    const network = await loadNetwork(file!, deviceOptions(device));
     try {
       const images =
         data === undefined ? await readRaw(files, network.spec) : await readTest(data, { dataDir, trainCount, testCount }, count);

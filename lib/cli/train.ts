@@ -22,7 +22,6 @@ const FLAGS = {
   "no-augment": { type: "boolean", help: "no random shifts and flips" },
   activations: { type: "string", value: "MODE", help: "reversible (default) or stored; the weights are the same" },
   streams: { type: "string", value: "KIND", help: "fixed (default, exact) or float32 (drifts)" },
-  precision: { type: "string", value: "NAME", help: "float32" },
   seed: { type: "integer", help: "the same seed gives the same bits (default 0)" },
   ...DEVICE_FLAGS,
   "validate-every": { type: "integer", help: "steps between evaluations on the test images (default: an epoch's)" },
@@ -82,8 +81,8 @@ function toOptions(values: FlagValues<typeof FLAGS>, signal: AbortSignal): Train
 
 /** Bytes of activations that the same steps take when all are kept. */
 function storedActivations(summary: Summary, spec: Parameters<typeof memoryPlan>[0], { device }: TrainOptions): number {
-  const { batchSize, streams, threads } = summary;
-  return memoryPlan(spec, { batchSize, activations: "stored", streams, threads, device: device ?? "auto" }).activations;
+  const { batchSize, streams, precision, threads } = summary;
+  return memoryPlan(spec, { batchSize, activations: "stored", streams, precision, threads, device: device ?? "auto" }).activations;
 }
 
 function printSummary(summary: Summary, stored: number, out: string | undefined): void {

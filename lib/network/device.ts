@@ -12,11 +12,19 @@ export interface DeviceOptions {
   readonly threads?: number | undefined;
   /** CPU instruction set; default "auto": the widest. */
   readonly isa?: string | undefined;
+  /**
+   * What convolutions multiply: "float32" (default), or operands rounded to "tf32" or "bfloat16" for a GPU's tensor cores. Sums,
+   * weights, statistics and streams stay what they are.
+   */
+  readonly precision?: Precision | undefined;
   /** For tests: activations start each run as NaN, so that whatever is read before it is written shows. */
   readonly poison?: boolean | undefined;
 }
 
-export const DEVICE_KEYS = ["device", "threads", "isa", "poison"] as const;
+export const PRECISIONS = ["float32", "tf32", "bfloat16"] as const;
+export type Precision = (typeof PRECISIONS)[number];
+
+export const DEVICE_KEYS = ["device", "threads", "isa", "precision", "poison"] as const;
 
 export interface DeviceChoice {
   readonly options: NativeOptions;
@@ -29,13 +37,14 @@ const MAX_THREADS = 1024;
 const ISAS = ["auto", "avx512", "avx2", "portable"] as const;
 
 /** @throws RevNetError ERR_INVALID_ARGUMENT for a name that is no device's. Whether the device is there, the session finds out. */
-export function chooseDevice({ device = "auto", threads, isa, poison }: DeviceOptions): DeviceChoice {
+export function chooseDevice({ device = "auto", threads, isa, precision, poison }: DeviceOptions): DeviceChoice {
   if (typeof device !== "string") throw new RevNetError(CODE, `device: expected a name, got ${describe(device)}`);
   if (!/^(auto|cpu|reference|cuda(:\d{1,3})?)$/.test(device))
     throw new RevNetError(CODE, `device: ${unknownMessage("device", device, ["auto", "cpu", "cuda", "cuda:0", "reference"])}`);
   const rest = {
     threads: threads === undefined ? os.availableParallelism() : checkInteger(threads, 1, MAX_THREADS, "threads", CODE),
     ...(isa !== undefined && { isa: checkChoice(isa, ISAS, "isa", CODE) }),
+    ...(precision !== undefined && { precision: checkChoice(precision, PRECISIONS, "precision", CODE) }),
     ...(poison !== undefined && { poison: checkBoolean(poison, "poison", CODE) }),
   };
   if (device !== "auto") return { options: { device, ...rest }, reason: `${device}, as asked for` };
@@ -43,5 +52,6 @@ export function chooseDevice({ device = "auto", threads, isa, poison }: DeviceOp
   const cuda = devices.find(({ name, available }) => available && name.startsWith("cuda"));
   if (cuda)
     return { options: { device: cuda.name, ...rest }, reason: `${cuda.name}, chosen since there is one: ${cuda.description}` };
-  return { options: { device: "cpu", ...rest }, reason: "cpu, chosen since there is no CUDA device (revnet doctor says more)" };
+  const absence = devices.find(({ name }) => name.startsWith("cuda"))?.description;
+  return { options: { device: "cpu", ...rest }, reason: `cpu, chosen since there is no CUDA device to use: ${absence}` };
 }

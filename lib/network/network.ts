@@ -14,6 +14,7 @@ import type { ParameterInput, ParameterTensor } from "./host.js";
 import type { Images, Labels, Preprocessing } from "./images.js";
 import * as images from "./images.js";
 import { type Evaluation, type EvaluationOptions, Inference, optional, zeroed } from "./inference.js";
+import { explainMemory } from "./memory.js";
 import { type Model, resolveModel } from "./models.js";
 import { onnxGraph } from "./onnx.js";
 import { type RealArray, unpack } from "./parameters.js";
@@ -278,16 +279,21 @@ export class Network {
       );
     const augment = augmentation(this.spec, options);
     const split = options.data === undefined ? undefined : images.checkSplit(this.spec, options.data);
+    const memory = { batchSize: n, activations, streams: this.streams, images: split?.count, ...this.#choice.options };
+    const withinMemory = <T>(work: () => Promise<T>) =>
+      explainMemory(this.spec, memory, () => this.#executor.session.allocated().total, work);
     const source: ImageSource = split
       ? { type: "dataset", ...this.#executor.addSplit(split), ...augment, scale: this.#preprocessing.scale }
       : { type: "real" };
-    const recorded = this.#executor.program(`training ${n} ${activations} ${JSON.stringify(source)}`, (buffers) =>
-      trainingProgram(this.#topology, buffers, { n, activations, streams: this.streams, source }),
+    const recorded = await withinMemory(async () =>
+      this.#executor.program(`training ${n} ${activations} ${JSON.stringify(source)}`, (buffers) =>
+        trainingProgram(this.#topology, buffers, { n, activations, streams: this.streams, source }),
+      ),
     );
     if (split) await this.#executor.sendSplit(split);
     const run = (inputs: [BufferId, Values][], outputs: BufferId[]) => {
       this.#executor.host.markTrained();
-      return this.#executor.run(recorded, inputs, outputs);
+      return withinMemory(() => this.#executor.run(recorded, inputs, outputs));
     };
     return new TrainingStep(this.spec, recorded.program, run, () => this.#executor.session.planned(recorded.id));
   }

@@ -26,6 +26,7 @@ export interface SummaryRow {
   parameters: number;
   activations: string;
   streams: string;
+  precision: string;
   device: string;
   batchSize: number;
   steps: number;
@@ -91,6 +92,7 @@ const summary = record<SummaryRow>({
   parameters: count,
   activations: text,
   streams: text,
+  precision: text,
   device: text,
   batchSize: count,
   steps: count,

@@ -205,6 +205,7 @@ const COMPARED: [string, (summary: SummaryRow) => string | Html][] = [
   ["model", ({ model }) => model],
   ["activations", ({ activations }) => activations],
   ["streams", ({ streams }) => streams],
+  ["precision", ({ precision }) => precision],
   ["device", ({ device }) => device],
   ["batch size", ({ batchSize }) => whole(batchSize)],
   ["steps", ({ steps }) => whole(steps)],

@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { type Dataset, validateDataset } from "../data/dataset.js";
 import { DATASETS, type DatasetName, MAX_COUNT } from "../data/open.js";
 import { RevNetError } from "../errors.js";
+import { PRECISIONS, type Precision } from "../network/device.js";
 import { type Model, resolveModel } from "../network/models.js";
 import {
   type AugmentRecipe,
@@ -18,7 +19,6 @@ import { resolveSchedule, type Schedule, type ScheduleName } from "./schedule.js
 
 export const ACTIVATIONS = ["reversible", "stored"] as const;
 export const STREAMS = ["fixed", "float32"] as const;
-export const PRECISIONS = ["float32"] as const;
 
 export interface TrainOptions {
   /** A published model's name, a path to a JSON file, or a spec. Named models take the data's number of classes. */
@@ -43,7 +43,8 @@ export interface TrainOptions {
   activations?: (typeof ACTIVATIONS)[number] | undefined;
   /** "fixed" (default): exact; "float32": the paper's arithmetic, whose drift can be studied. */
   streams?: (typeof STREAMS)[number] | undefined;
-  precision?: (typeof PRECISIONS)[number] | undefined;
+  /** "float32" (default), or "tf32" or "bfloat16" for the operands of convolutions on a GPU. */
+  precision?: Precision | undefined;
   /** Overrides of the recipe's. */
   optimizer?: Partial<OptimizerRecipe> | undefined;
   /** A schedule or the name of one; default the recipe's. */
@@ -82,7 +83,7 @@ export interface Settings {
   device: string;
   activations: (typeof ACTIVATIONS)[number];
   streams: (typeof STREAMS)[number];
-  precision: (typeof PRECISIONS)[number];
+  precision: Precision;
   optimizer: OptimizerRecipe;
   schedule: Schedule;
   augment: AugmentRecipe;

@@ -1,5 +1,6 @@
 /** The figures a run ends with: summary.json. */
 import type { MemoryReport } from "../../binding.js";
+import type { Precision } from "../network/device.js";
 
 export interface Summary {
   model: string;
@@ -8,7 +9,7 @@ export interface Summary {
   parameters: number;
   activations: "reversible" | "stored";
   streams: "fixed" | "float32";
-  precision: "float32";
+  precision: Precision;
   device: string;
   threads: number;
   seed: number;

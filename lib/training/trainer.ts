@@ -46,8 +46,8 @@ async function train(settings: Settings, send: Send): Promise<TrainingResult> {
       `batchSize: ${settings.batchSize} is more than the ${dataset.train.count} training images of ${dataset.name}`,
     );
   const image = await meanImage(dataset.train);
-  const { device, seed, threads, streams } = settings;
-  const network = await createNetwork(spec, { device, seed, threads, streams });
+  const { device, seed, threads, streams, precision } = settings;
+  const network = await createNetwork(spec, { device, seed, threads, streams, precision });
   try {
     network.preprocessing = { mean: image, scale: SCALE };
     return await new Trainer(settings, dataset, network, send).run();
@@ -351,12 +351,12 @@ class Trainer {
 
   /** What the report is made of, besides the run's other files. */
   #findings(): Findings {
-    const { batchSize, streams, threads } = this.#settings;
+    const { batchSize, streams, precision, threads } = this.#settings;
     const { spec, device } = this.#network;
     return {
       spec,
       dataset: this.#dataset,
-      plan: { batchSize, streams, threads, device },
+      plan: { batchSize, streams, precision, threads, device },
       evaluation: this.#evaluation,
       reconstruction: this.#reconstruction,
     };

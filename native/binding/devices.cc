@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "core/host_memory.h"
 #include "cpu/backend.h"
 #include "cuda/devices.h"
 
@@ -27,16 +28,25 @@ DeviceOptions readDeviceOptions(const Reader& reader) {
   options.device = object.required("device").string();
   options.threads = static_cast<int>(object.required("threads").integer(1, kMaxThreads));
   if (const auto isa = object.optional("isa")) options.isa = isa->string();
+  if (const auto precision = object.optional("precision"))
+    options.precision = static_cast<Precision>(precision->choice(kPrecisionNames));
   if (const auto poison = object.optional("poison")) options.poison = poison->boolean();
   object.finish();
   return options;
 }
 
 std::unique_ptr<Backend> makeBackend(const DeviceOptions& options) {
+  if (const int number = cudaNumber(options.device); number >= 0) return makeCudaBackend(number, options.precision);
+  if (options.precision != Precision::Float32)
+    throw invalid("precision: '" + options.device + "' has 'float32' only; 'tf32' and 'bfloat16' need a CUDA device");
   if (options.device == "reference") return makeReferenceBackend();
   if (options.device == "cpu") return makeCpuBackend(options.threads, options.isa);
-  if (const int number = cudaNumber(options.device); number >= 0) return makeCudaBackend(number);
   throw invalid("device: expected 'reference', 'cpu', 'cuda' or 'cuda:N', got '" + options.device + "'");
+}
+
+uint64_t availableBytes(const std::string& device) {
+  const int number = cudaNumber(device);
+  return number >= 0 ? cudaFreeBytes(number) : availableHostBytes();
 }
 
 std::vector<Device> listDevices() {
@@ -44,9 +54,11 @@ std::vector<Device> listDevices() {
   for (const std::string& isa : cpuInstructionSets()) isas += (isas.empty() ? "" : ", ") + isa;
   std::vector<Device> devices = {{"reference", true, "float64, one thread"}, {"cpu", true, "float32, " + isas}};
   const CudaDevices cuda = cudaDevices();
-  for (size_t i = 0; i < cuda.descriptions.size(); ++i)
-    devices.push_back({"cuda:" + std::to_string(i), true, cuda.descriptions[i]});
-  if (cuda.descriptions.empty()) devices.push_back({"cuda", false, cuda.absence});
+  for (size_t i = 0; i < cuda.devices.size(); ++i) {
+    const auto& [description, capability, absence] = cuda.devices[i];
+    devices.push_back({"cuda:" + std::to_string(i), absence.empty(), absence.empty() ? description : absence});
+  }
+  if (cuda.devices.empty()) devices.push_back({"cuda", false, cuda.absence});
   return devices;
 }
 

@@ -16,6 +16,7 @@ struct DeviceOptions {
   std::string device;  // "reference", "cpu", "cuda" or "cuda:N"
   int threads = 1;
   std::string isa = "auto";
+  Precision precision = Precision::Float32;
   bool poison = false;
 };
 
@@ -29,5 +30,7 @@ DeviceOptions readDeviceOptions(const Reader& reader);
 // Throws Error ERR_DEVICE_UNAVAILABLE, or ERR_INVALID_ARGUMENT for a name that no device can have.
 std::unique_ptr<Backend> makeBackend(const DeviceOptions& options);
 std::vector<Device> listDevices();
+// Bytes that can be allocated on the device now; of the host, unless it is a CUDA device.
+uint64_t availableBytes(const std::string& device);
 
 }  // namespace revnet

@@ -52,14 +52,28 @@ Napi::Value devices(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value availableMemory(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const std::string device = Reader(info[0], "device").string();
+    return Napi::Number::New(info.Env(), static_cast<double>(availableBytes(device)));
+  });
+}
+
 Napi::Value buildInfo(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const Napi::Env env = info.Env();
     auto object = Napi::Object::New(env);
     object.Set("version", REVNET_VERSION);
     object.Set("compiler", REVNET_COMPILER);
-    const std::string cuda = cudaVersion();
-    object.Set("cuda", cuda.empty() ? env.Null() : Napi::Value(Napi::String::New(env, cuda)));
+    const CudaBuild cuda = cudaBuild();
+    const auto orNull = [&](const std::string& text) {
+      return text.empty() ? env.Null() : Napi::Value(Napi::String::New(env, text));
+    };
+    object.Set("cuda", orNull(cuda.version));
+    auto architectures = Napi::Array::New(env);
+    for (const std::string& architecture : cuda.architectures) architectures.Set(architectures.Length(), architecture);
+    object.Set("cudaArchitectures", architectures);
+    object.Set("cudaDriver", orNull(cuda.driver));
     auto isas = Napi::Array::New(env);
     for (const std::string& isa : cpuInstructionSets()) isas.Set(isas.Length(), isa);
     object.Set("isas", isas);
@@ -100,6 +114,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("Session", SessionObject::define(env));
   exports.Set("plan", Napi::Function::New(env, plan, "plan"));
   exports.Set("devices", Napi::Function::New(env, devices, "devices"));
+  exports.Set("availableMemory", Napi::Function::New(env, availableMemory, "availableMemory"));
   exports.Set("buildInfo", Napi::Function::New(env, buildInfo, "buildInfo"));
   exports.Set("philox", Napi::Function::New(env, philoxDraws, "philox"));
   return exports;

@@ -14,6 +14,11 @@
 
 namespace revnet {
 
+// What a convolution multiplies: float32, or operands rounded to tf32 (10 stored fraction bits) or bfloat16 (7). Sums, and all
+// else, stay float32. The CPU has Float32 only; the reference backend computes in float64, whatever is asked.
+enum class Precision { Float32, Tf32, Bfloat16 };
+inline constexpr const char* kPrecisionNames[] = {"float32", "tf32", "bfloat16"};
+
 // Where a program's operands are. Built by the session once the plan has placed them.
 struct Memory {
   std::vector<std::byte*> addresses;  // by operand id
@@ -32,7 +37,8 @@ struct Memory {
 class Replay {
  public:
   virtual ~Replay() = default;
-  // Blocks until the program has run. Returns early, with buffers undefined, once `cancelled` is true.
+  // Runs the program, or enqueues it: what the backend is asked for next comes after it. Returns early, with buffers undefined,
+  // once `cancelled` is true. What goes wrong may show in a later call.
   virtual void run(const std::atomic<bool>& cancelled) = 0;
 };
 
@@ -49,8 +55,12 @@ class Backend {
   // Memory aligned to kAlignment bytes, contents undefined. Throws Error ERR_OUT_OF_MEMORY.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* memory) noexcept = 0;
+  // The host's memory may be changed once upload returns, and read once download does.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   virtual void download(void* to, const void* from, size_t bytes) = 0;
+  virtual void fill(void* to, std::byte value, size_t bytes) = 0;
+  // Waits for all that was asked for, and throws what went wrong meanwhile.
+  virtual void finish() {}
 
   // Scratch that one op needs while it runs.
   virtual size_t workspaceBytes(const Op& op) const = 0;
@@ -65,7 +75,8 @@ constexpr size_t alignUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlig
 std::unique_ptr<Backend> makeReferenceBackend();
 // `threads` >= 1; `isa`: "auto", "avx512", "avx2" or "portable" (throws if this processor lacks it).
 std::unique_ptr<Backend> makeCpuBackend(int threads, const std::string& isa);
-// Throws Error ERR_DEVICE_UNAVAILABLE, saying why, where there is no CUDA device or this build has no CUDA.
-std::unique_ptr<Backend> makeCudaBackend(int device);
+// Throws Error ERR_DEVICE_UNAVAILABLE, saying why, where there is no such CUDA device, where it lacks the precision, or where
+// this build has no CUDA.
+std::unique_ptr<Backend> makeCudaBackend(int device, Precision precision);
 
 }  // namespace revnet

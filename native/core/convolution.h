@@ -19,10 +19,10 @@ struct Convolution {
   int kernel = 0;  // edge of the square kernel, odd
   int stride = 0;
 
-  int padding() const { return kernel / 2; }
-  int outH() const { return (h + 2 * padding() - kernel) / stride + 1; }
-  int outW() const { return (w + 2 * padding() - kernel) / stride + 1; }
-  int taps() const { return kernel * kernel; }
+  constexpr int padding() const { return kernel / 2; }
+  constexpr int outH() const { return (h + 2 * padding() - kernel) / stride + 1; }
+  constexpr int outW() const { return (w + 2 * padding() - kernel) / stride + 1; }
+  constexpr int taps() const { return kernel * kernel; }
 
   bool valid() const {
     const auto within = [](int value, int most) { return value >= 1 && value <= most; };
@@ -30,11 +30,11 @@ struct Convolution {
            within(kernel, kMaxKernel) && kernel % 2 == 1 && within(stride, kMaxStride);
   }
 
-  int64_t inputElements() const { return int64_t{n} * h * w * c; }
-  int64_t outputElements() const { return int64_t{n} * outH() * outW() * k; }
-  int64_t weightElements() const { return int64_t{taps()} * c * k; }
+  constexpr int64_t inputElements() const { return int64_t{n} * h * w * c; }
+  constexpr int64_t outputElements() const { return int64_t{n} * outH() * outW() * k; }
+  constexpr int64_t weightElements() const { return int64_t{taps()} * c * k; }
   // Multiplications and additions of one pass (forward, backward data and backward weights are equal).
-  int64_t flops() const { return 2 * outputElements() * taps() * c; }
+  constexpr int64_t flops() const { return 2 * outputElements() * taps() * c; }
 };
 
 }  // namespace revnet

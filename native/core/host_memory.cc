@@ -28,8 +28,9 @@ uint64_t readNumber(const char* file, const std::string& key, uint64_t otherwise
   return in >> value ? value : otherwise;
 }
 
-// What can be allocated without swapping out others or meeting a container's limit; no bound where the system does not tell.
-uint64_t availableBytes() {
+}  // namespace
+
+uint64_t availableHostBytes() {
   constexpr uint64_t kUnknown = std::numeric_limits<uint64_t>::max();
   const uint64_t kibibytes = readNumber("/proc/meminfo", "MemAvailable:", kUnknown);
   const uint64_t free = kibibytes == kUnknown ? kUnknown : kibibytes * 1024;
@@ -41,11 +42,9 @@ uint64_t availableBytes() {
   return std::min(free, limit == kUnknown ? kUnknown : limit - std::min(limit, used));
 }
 
-}  // namespace
-
 void* allocateHost(size_t bytes) {
   if (bytes >= kLargeBytes) {
-    const uint64_t available = availableBytes();
+    const uint64_t available = availableHostBytes();
     if (bytes > available)
       throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes: " + std::to_string(available) +
                                            " bytes of memory are available");

@@ -27,12 +27,6 @@ Session::~Session() {
   if (workspace_.memory) backend_->release(workspace_.memory);
 }
 
-void Session::fill(void* memory, size_t bytes, std::byte value) {
-  const std::vector<std::byte> chunk(std::min(bytes, size_t{1} << 20), value);
-  for (size_t done = 0; done < bytes; done += chunk.size())
-    backend_->upload(static_cast<std::byte*>(memory) + done, chunk.data(), std::min(chunk.size(), bytes - done));
-}
-
 size_t Session::addBuffer(const BufferSpec& spec) {
   buffers_.push_back(spec);
   const size_t id = buffers_.size() - 1;
@@ -48,7 +42,7 @@ size_t Session::addBuffer(const BufferSpec& spec) {
     addresses_.reserve(addresses_.size() + 1);
     void* memory = backend_->allocate(bytes);
     try {
-      fill(memory, bytes, std::byte{0});
+      backend_->fill(memory, std::byte{0}, bytes);
     } catch (...) {
       backend_->release(memory);
       throw;
@@ -142,11 +136,12 @@ std::vector<HostArray> Session::run(size_t index, const std::vector<Input>& inpu
   reserve(program);
   bind(program);
   if (poison_) {
-    fill(arena_.memory, arena_.bytes, std::byte{0xFF});
-    fill(workspace_.memory, workspace_.bytes, std::byte{0xFF});
+    backend_->fill(arena_.memory, std::byte{0xFF}, arena_.bytes);
+    backend_->fill(workspace_.memory, std::byte{0xFF}, workspace_.bytes);
   }
   for (const Input& input : inputs) upload(program.table[input.id], program.memory.addresses[input.id], input.values);
   program.replay->run(cancelled);
+  if (outputs.empty()) backend_->finish();
   std::vector<HostArray> results;
   for (const size_t id : outputs) results.push_back(download(program.table[id], program.memory.addresses[id]));
   return results;

@@ -66,7 +66,6 @@ class Session {
     size_t bytes = 0;
   };
 
-  void fill(void* memory, size_t bytes, std::byte value);
   void reserve(const Program& program);
   void bind(Program& program);
   void grow(Allocation& allocation, size_t bytes, size_t& counted);

@@ -64,6 +64,7 @@ class CpuBackend final : public Backend {
   void release(void* memory) noexcept override { releaseHost(memory); }
   void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void fill(void* to, std::byte value, size_t bytes) override { std::memset(to, std::to_integer<int>(value), bytes); }
 
   size_t workspaceBytes(const Op& op) const override { return kernels_.workspaceBytes(op, threads_); }
   std::unique_ptr<Replay> record(const std::vector<Op>& ops, const Memory& memory) override {

@@ -7,8 +7,10 @@ namespace revnet {
 // REVNET_CUDA_ABSENCE: why CMake left CUDA out.
 CudaDevices cudaDevices() { return {{}, std::string("built without CUDA: ") + REVNET_CUDA_ABSENCE}; }
 
-std::string cudaVersion() { return {}; }
+uint64_t cudaFreeBytes(int) { throw Error("ERR_DEVICE_UNAVAILABLE", cudaDevices().absence); }
 
-std::unique_ptr<Backend> makeCudaBackend(int) { throw Error("ERR_DEVICE_UNAVAILABLE", cudaDevices().absence); }
+CudaBuild cudaBuild() { return {}; }
+
+std::unique_ptr<Backend> makeCudaBackend(int, Precision) { throw Error("ERR_DEVICE_UNAVAILABLE", cudaDevices().absence); }
 
 }  // namespace revnet

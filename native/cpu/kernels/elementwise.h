@@ -7,7 +7,7 @@
 
 #include "core/ops.h"
 #include "cpu/kernels/vector.h"
-#include "cpu/kernels/workspace.h"
+#include "core/carver.h"
 #include "cpu/thread_pool.h"
 
 namespace revnet::REVNET_ISA {

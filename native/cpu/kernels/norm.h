@@ -8,7 +8,7 @@
 
 #include "core/ops.h"
 #include "cpu/kernels/image.h"
-#include "cpu/kernels/workspace.h"
+#include "core/carver.h"
 
 namespace revnet::REVNET_ISA {
 

@@ -13,7 +13,7 @@
 
 #include "core/convolution.h"
 #include "cpu/kernels/image.h"
-#include "cpu/kernels/workspace.h"
+#include "core/carver.h"
 #include "cpu/thread_pool.h"
 
 namespace revnet::REVNET_ISA {

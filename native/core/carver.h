@@ -3,9 +3,9 @@
 
 #include <cstddef>
 
-#include "core/backend.h"
+#include "backend.h"
 
-namespace revnet::REVNET_ISA {
+namespace revnet {
 
 class Carver {
  public:
@@ -24,4 +24,4 @@ class Carver {
   size_t used_ = 0;
 };
 
-}  // namespace revnet::REVNET_ISA
+}  // namespace revnet

@@ -1,0 +1,197 @@
+// The CUDA backend: one stream for each network, its memory, and its programs as graphs: captured once, then replayed with one
+// call a step. The kernels are in the files that run.h names.
+#include <optional>
+#include <string>
+
+#include "core/backend.h"
+#include "cuda/context.h"
+#include "cuda/devices.h"
+#include "cuda/handles.h"
+#include "cuda/run.h"
+#include "cuda/staging.h"
+
+namespace revnet {
+namespace cuda {
+namespace {
+
+std::string inGibibytes(size_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.2f GiB", static_cast<double>(bytes) / (1 << 30));
+  return text;
+}
+
+// What a backend holds on its device. Apart from the backend, since planning needs none of it: making it starts the driver.
+struct Resources {
+  Stream stream = makeStream();
+  Staging staging{stream.get()};
+  DeviceMemory<unsigned> counters;
+
+  Resources() {
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, kCounters * sizeof(unsigned)), "counters");
+    counters.reset(static_cast<unsigned*>(memory));
+    check(cudaMemsetAsync(memory, 0, kCounters * sizeof(unsigned), stream.get()), "counters");
+  }
+};
+
+void useDevice(int device) { check(cudaSetDevice(device), "device"); }
+
+class CudaReplay final : public Replay {
+ public:
+  CudaReplay(int device, cudaStream_t stream, ExecutableGraph graph) : device_(device), stream_(stream), graph_(std::move(graph)) {}
+  // A replay may end while it runs: when it is replaced, or its network is disposed of.
+  ~CudaReplay() override {
+    cudaSetDevice(device_);
+    cudaStreamSynchronize(stream_);
+    graph_.reset();
+  }
+
+  void run(const std::atomic<bool>& cancelled) override {
+    if (cancelled) return;
+    useDevice(device_);
+    check(cudaGraphLaunch(graph_.get(), stream_), "program");
+  }
+
+ private:
+  int device_;
+  cudaStream_t stream_;
+  ExecutableGraph graph_;
+};
+
+// All that `enqueue` enqueues on the stream, as a graph. If it throws, the stream is as it was.
+template <class Enqueue>
+ExecutableGraph capture(cudaStream_t stream, const Enqueue& enqueue) {
+  // Relaxed: the first launch of a kernel may load its code, which the stricter modes forbid.
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "capture");
+  cudaGraph_t captured = nullptr;
+  try {
+    enqueue();
+  } catch (...) {
+    cudaStreamEndCapture(stream, &captured);
+    const Graph abandoned(captured);
+    cudaGetLastError();  // what the end of a failed capture reports has been thrown already
+    throw;
+  }
+  check(cudaStreamEndCapture(stream, &captured), "capture");
+  const Graph graph(captured);
+  cudaGraphExec_t executable = nullptr;
+  check(cudaGraphInstantiate(&executable, graph.get(), 0), "graph");
+  return ExecutableGraph(executable);
+}
+
+void enqueue(const std::vector<Op>& ops, const Context& context) {
+  for (size_t i = 0; i < ops.size();) {
+    std::vector<const UpdateRunningStatistics*> updates;
+    while (i < ops.size() && std::holds_alternative<UpdateRunningStatistics>(ops[i]))
+      updates.push_back(&std::get<UpdateRunningStatistics>(ops[i++]));
+    if (!updates.empty()) {
+      cuda::run(updates, context);
+      continue;
+    }
+    std::visit(
+        [&](const auto& op) {
+          if constexpr (!std::is_same_v<std::decay_t<decltype(op)>, UpdateRunningStatistics>) cuda::run(op, context);
+        },
+        ops[i++]);
+  }
+}
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(int device, Precision precision, std::string description)
+      : device_(device), precision_(precision), description_(std::move(description)) {}
+  ~CudaBackend() override {
+    if (!resources_) return;
+    cudaSetDevice(device_);
+    cudaStreamSynchronize(resources_->stream.get());
+    resources_.reset();
+  }
+
+  std::string description() const override { return description_; }
+  size_t elementBytes(ElementType type) const override { return type == ElementType::Byte ? 1 : 4; }
+  int fractionBits() const override { return 22; }
+
+  // Straight from cudaMalloc: buffers are few, large, and live as long as the network, graphs hold their addresses, and what
+  // is free stays a plain number. A pool would serve none of that.
+  void* allocate(size_t bytes) override {
+    use();
+    void* memory = nullptr;
+    const cudaError_t status = cudaMalloc(&memory, bytes);
+    if (status == cudaErrorMemoryAllocation) throw outOfMemory(bytes);
+    check(status, "memory");
+    return memory;
+  }
+  void release(void* memory) noexcept override {
+    cudaSetDevice(device_);
+    if (resources_) cudaStreamSynchronize(resources_->stream.get());
+    cudaFree(memory);
+  }
+
+  void upload(void* to, const void* from, size_t bytes) override { use().staging.upload(to, from, bytes); }
+  void download(void* to, const void* from, size_t bytes) override { use().staging.download(to, from, bytes); }
+  void fill(void* to, std::byte value, size_t bytes) override {
+    check(cudaMemsetAsync(to, std::to_integer<int>(value), bytes, use().stream.get()), "fill");
+  }
+
+  void finish() override { check(cudaStreamSynchronize(use().stream.get()), "program"); }
+
+  size_t workspaceBytes(const Op& op) const override {
+    return std::visit(
+        [&](const auto& record) -> size_t {
+          if constexpr (NeedsWorkspace<std::decay_t<decltype(record)>>) return cuda::workspaceBytes(record, precision_);
+          return 0;
+        },
+        op);
+  }
+
+  std::unique_ptr<Replay> record(const std::vector<Op>& ops, const Memory& memory) override {
+    Resources& resources = use();
+    const cudaStream_t stream = resources.stream.get();
+    const Context context{stream, memory, precision_, resources.counters.get()};
+    ExecutableGraph graph = capture(stream, [&] { enqueue(ops, context); });
+    return std::make_unique<CudaReplay>(device_, stream, std::move(graph));
+  }
+
+ private:
+  // Makes the device the calling thread's: a backend is used by the thread that adds buffers and by the one that runs steps.
+  Resources& use() {
+    useDevice(device_);
+    if (!resources_) resources_.emplace();
+    return *resources_;
+  }
+
+  static Error outOfMemory(size_t bytes) {
+    cudaGetLastError();
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "memory");
+    return Error("ERR_OUT_OF_MEMORY", "the GPU has not enough memory: " + inGibibytes(bytes) + " were asked for, and " +
+                                          inGibibytes(free) + " of " + inGibibytes(total) + " are free");
+  }
+
+  const int device_;
+  const Precision precision_;
+  const std::string description_;
+  std::optional<Resources> resources_;
+};
+
+}  // namespace
+}  // namespace cuda
+
+std::unique_ptr<Backend> makeCudaBackend(int device, Precision precision) {
+  const auto unavailable = [](const std::string& why) { return Error("ERR_DEVICE_UNAVAILABLE", why); };
+  const auto [devices, absence] = cudaDevices();
+  if (!absence.empty()) throw unavailable(absence);
+  const auto number = static_cast<size_t>(device);
+  if (number >= devices.size())
+    throw unavailable("there is no device cuda:" + std::to_string(device) +
+                      ": the last one is cuda:" + std::to_string(devices.size() - 1));
+  const CudaDevice& chosen = devices[number];
+  if (!chosen.absence.empty()) throw unavailable(chosen.absence);
+  const std::string name = kPrecisionNames[static_cast<size_t>(precision)];
+  // Before Ampere, tensor cores know neither format.
+  if (precision != Precision::Float32 && chosen.capability < 80)
+    throw unavailable(name + " needs compute capability 8.0, and this is " + chosen.description);
+  return std::make_unique<cuda::CudaBackend>(device, precision, chosen.description + ", " + name);
+}
+
+}  // namespace revnet

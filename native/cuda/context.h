@@ -1,0 +1,27 @@
+// What every op of the CUDA backend gets to enqueue its kernels.
+#pragma once
+
+#include "core/backend.h"
+#include "cuda/device.h"
+
+namespace revnet::cuda {
+
+// The number of Context::counters.
+constexpr size_t kCounters = size_t{1} << 16;
+
+struct Context {
+  cudaStream_t stream;
+  const Memory& memory;  // device addresses, fixed for the life of the replay
+  Precision precision;   // of the convolutions' products; nothing else depends on it
+  // kCounters words of device memory, zero between kernels: whoever counts with them (atomicIncrement) counts back to zero.
+  // Ops of one stream run one after the other, so they share them.
+  unsigned* counters;
+
+  // Null for an absent operand.
+  template <class T>
+  T* at(Operand operand) const {
+    return memory.at<T>(operand);
+  }
+};
+
+}  // namespace revnet::cuda

@@ -1,0 +1,385 @@
+// The convolution kernel, forward and backward data.
+//
+// A block computes tiles of 128 pixels x kColumns (16, 32 or 64) output channels with 4 warps, each 32 pixels:
+//   for each chunk of at most 32 input channels
+//     the patch of source pixels that the tile sees, normalised and rounded, into shared memory (once for all taps)
+//     for each tap: 32 pixels x kColumns += shifted rows of the patch x a slab of weights, which cp.async brings in two ahead
+//   the sums through shared memory, so that whole rows of channels are written
+// It overlaps reading and multiplying across the blocks of a multiprocessor, not within one.
+//
+// Bytes of a pass, in device memory: 4 n h w c x (patch pixels / tile pixels: 1.4 for 3x3 on 8x16) read (most of the overlap hits
+// in L2), 4 n outH outW k written (Add: + 4 to 8 read; Mask: + 4 read); NormGradient reads 8 in place of 4.
+// Flops: 2 n outH outW k c taps. Launch: min(tiles, 512) x column tiles x phases blocks of 128 threads.
+#include "cuda/convolution.cuh"
+
+#include "cuda/prepare.cuh"
+#include "cuda/run.h"
+#include "cuda/vector.cuh"
+
+namespace revnet::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kTilePixels = 128;
+constexpr int kStages = 3;         // slabs of weights in shared memory
+constexpr int kMaxBlocks = 512;    // whose partial sums one block can add up in a few microseconds
+constexpr int kFewBlocks = 96;     // below this many blocks, narrower column tiles fill more multiprocessors
+constexpr size_t kPatchBytes = 40 << 10;
+
+struct Pass {
+  Gather gather;
+  WeightLayout layout;
+  Source source;
+  Target target;
+  const std::byte* weights;
+  PartialSums partials;
+  unsigned* counters;
+};
+
+template <class Math>
+constexpr int slabPitch(int chunk, int columns) {
+  return Math::kTensorCores ? rowPitch<Math>(chunk) : columns * 4;
+}
+template <class Math>
+constexpr int slabBytes(int chunk, int columns) {
+  return slabPitch<Math>(chunk, columns) * (Math::kTensorCores ? columns : chunk);
+}
+// Of the output tile in shared memory, in floats: rows of pixels in different banks.
+constexpr int outputPitch(int columns) { return columns + 8; }
+
+#if REVNET_KERNEL_CODE
+
+// Brings one slab of weights into shared memory.
+template <class Math, int kColumns>
+__device__ void copySlab(std::byte* to, const std::byte* from, int chunk) {
+  const int rowBytes = Math::kTensorCores ? chunk * Math::kElementBytes : kColumns * 4;
+  const int pieces = rowBytes / 16, rows = Math::kTensorCores ? kColumns : chunk;
+  const int pitch = slabPitch<Math>(chunk, kColumns);
+  for (int i = static_cast<int>(threadIdx.x); i < rows * pieces; i += kThreads)
+    copyAsync16(to + i / pieces * pitch + i % pieces * 16, from + i * 16);
+}
+
+// Running sums of a thread's four channels.
+class ChannelSums {
+ public:
+  // Of values and their squares, as distances from the first value: what float32 rounds is of the size of the deviations.
+  __device__ void addValues(const float (&v)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (count_ == 0) origin_[i] = v[i];
+      const float distance = v[i] - origin_[i];
+      first_[i] += distance;
+      second_[i] = fmaf(distance, distance, second_[i]);
+    }
+    ++count_;
+  }
+  __device__ void addPairs(const float (&a)[4], const float (&b)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      first_[i] += a[i];
+      second_[i] += b[i];
+    }
+  }
+
+  // Leaves the block's sums of its column tile as partial sums of block `block`: mean and squared distances from it (of values),
+  // or the two sums (of pairs). `shared`: 128 threads x 9 floats.
+  template <int kColumns>
+  __device__ void leave(bool values, float* shared, const ChannelPartials& partials, float* counts, int block, int firstChannel) const {
+    constexpr int kGroups = kColumns / 4, kLanes = kThreads / kGroups;
+    const int thread = static_cast<int>(threadIdx.x), group = thread % kGroups, lane = thread / kGroups;
+    float* const laneCounts = shared + 2 * kLanes * kColumns;
+    const auto n = static_cast<float>(count_);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float* const to = shared + 2 * (lane * kColumns + 4 * group + i);
+      const float mean = count_ > 0 ? first_[i] / n : 0.0f;
+      to[0] = values ? origin_[i] + mean : first_[i];
+      to[1] = values ? second_[i] - first_[i] * mean : second_[i];
+    }
+    if (group == 0) laneCounts[lane] = n;
+    syncBlock();
+    const int channel = firstChannel + thread;
+    if (thread < kColumns && channel < partials.c) {
+      float first = 0, second = 0, total = 0;
+      for (int i = 0; i < kLanes; ++i) {
+        const float a = shared[2 * (i * kColumns + thread)], b = shared[2 * (i * kColumns + thread) + 1];
+        if (!values) {
+          first += a;
+          second += b;
+          continue;
+        }
+        // Two sets of values become one (Chan, Golub and LeVeque 1979).
+        const float more = laneCounts[i], both = total + more;
+        if (more == 0.0f) continue;
+        const float distance = a - first, share = more / both;
+        first = fmaf(distance, share, first);
+        second += fmaf(distance * distance, total * share, b);
+        total = both;
+      }
+      partials.at(channel, 0, block) = first;
+      partials.at(channel, 1, block) = second;
+      if (values && thread == 0) counts[block] = total;
+    }
+  }
+
+ private:
+  float origin_[4] = {}, first_[4] = {}, second_[4] = {};
+  int count_ = 0;
+};
+
+// y = base + sign * q(sum) at four channels; `sum` becomes y in its units. Returns how many left the range.
+__device__ inline int addFour(const Target& target, int64_t at, float (&sum)[4], int count, bool whole) {
+  int left = 0;
+  if (target.y.fixed) {
+    int y[4] = {};
+    if (target.base) loadFour(y, static_cast<const int*>(target.base.data) + at, count, whole);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i < count) y[i] = addFixed(y[i], sum[i], target.sign, left);
+      sum[i] = static_cast<float>(y[i]) * kFixedStep;
+    }
+    storeFour(static_cast<int*>(target.y.data) + at, y, count, whole);
+    return left;
+  }
+  if (target.base) {
+    float base[4];
+    loadFour(base, static_cast<const float*>(target.base.data) + at, count, whole);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum[i] = target.sign > 0 ? base[i] + sum[i] : base[i] - sum[i];
+  }
+  storeFour(static_cast<float*>(target.y.data) + at, sum, count, whole);
+  return 0;
+}
+
+// dz at four channels, from what the convolution gave; `standard`: dz * x^.
+__device__ inline void maskFour(const Target& target, int64_t at, int channel, float (&dz)[4], float (&standard)[4], int count,
+                                bool whole) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    standard[i] = 0.0f;
+    if (i >= count) continue;
+    const ChannelNorm norm = target.norm[channel + i];
+    const float x = target.x.stored(at + i);
+    if (fmaf(x, norm.scale, norm.shift) <= 0.0f) dz[i] = 0.0f;
+    standard[i] = dz[i] * fmaf(x, norm.inverse, norm.center);
+  }
+  storeFour(static_cast<float*>(target.y.data) + at, dz, count, whole);
+}
+
+// What the last block of a column tile does: totals, and what follows from them.
+__device__ inline void finish(const Pass& pass, const ChannelPartials& partials, const float* counts, int begin, int end) {
+  const Target& target = pass.target;
+  const float count = static_cast<float>(pass.gather.n) * static_cast<float>(pass.gather.outH) * static_cast<float>(pass.gather.outW);
+  if (target.writing == Writing::Mask) {
+    forEachChannelTotal(partials, begin, end, [&](int channel, float dz, float dzx) {
+      finishNormGradient(target.normArguments, channel, dz, dzx, count, target.x.step(), target.gammaGradient, target.betaGradient,
+                         target.vectors);
+    });
+    return;
+  }
+  const StatisticsTarget& to = target.statistics;
+  finishStatistics(partials, counts, count, begin, end, to.statistics);
+  if (to.norm == nullptr) return;
+  syncBlock();
+  for (int channel = begin + static_cast<int>(threadIdx.x); channel < end; channel += kThreads)
+    to.norm[channel] = channelNorm(to.next, channel, target.y.step());
+}
+
+template <class Math, int kColumns>
+__global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 3 : 2) convolveKernel(const __grid_constant__ Pass pass) {
+  const Gather& gather = pass.gather;
+  const WeightLayout& layout = pass.layout;
+  const int thread = static_cast<int>(threadIdx.x), chunk = layout.chunk;
+  const Axis &rows = gather.rows[blockIdx.z / 2], &columns = gather.columns[blockIdx.z % 2];
+  const int phase = static_cast<int>(gather.phases == 1 ? 0 : blockIdx.z);
+  const int firstChannel = static_cast<int>(blockIdx.y) * kColumns;
+
+  std::byte* const patch = sharedMemory();
+  const int patchPitch = rowPitch<Math>(chunk);
+  std::byte* const slabs = patch + gather.patchPixels() * patchPitch;
+  auto* const output = reinterpret_cast<float*>(patch);  // once the patch and the slabs have been read
+
+  PixelTile<Math, kColumns> tile([&](int pixel) {
+    return TilePixel(gather.tile, pixel).patchIndex(gather, rows, columns) * patchPitch;
+  });
+  ChannelSums sums;
+  int left = 0;
+
+  const int taps = rows.taps * columns.taps, chunks = layout.chunks(), steps = chunks * taps;
+  const size_t slabSize = static_cast<size_t>(kColumns) * static_cast<size_t>(chunk * Math::kElementBytes);
+  const std::byte* const weights = pass.weights + slabSize * static_cast<size_t>(chunks) * static_cast<size_t>(layout.taps()) * blockIdx.y;
+  // Slab `step` of this phase goes to stage step % kStages. One group a step, even an empty one, so that they can be counted.
+  const auto prefetch = [&](int step) {
+    if (step < steps) {
+      const int tap = step % taps, row = tap / columns.taps, column = tap % columns.taps;
+      const int at = (rows.firstTap + row * rows.tapStep) * layout.kernel + columns.firstTap + column * columns.tapStep;
+      copySlab<Math, kColumns>(slabs + step % kStages * slabBytes<Math>(chunk, kColumns),
+                               weights + slabSize * static_cast<size_t>(step / taps * layout.taps() + at), chunk);
+    }
+    copyAsyncCommit();
+  };
+
+  const int tiles = gather.tiles(), blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
+  const int lastTile = static_cast<int>(static_cast<int64_t>(tiles) * (block + 1) / blocks);
+  for (int index = static_cast<int>(static_cast<int64_t>(tiles) * block / blocks); index < lastTile; ++index) {
+    const TilePlace place(gather, index);
+    tile.clear();
+    for (int step = 0; step < kStages - 1; ++step) prefetch(step);
+    for (int step = 0, at = 0; at < chunks; ++at) {
+      const int used = (min(chunk, layout.inputs - at * chunk) + Math::kStep - 1) / Math::kStep * Math::kStep;
+      if (at > 0) syncBlock();  // the patch has been read
+      fillPatch<Math>(patch, patchPitch, gather, rows, columns, place, pass.source, at * chunk, chunk, used);
+      for (int row = 0; row < rows.taps; ++row) {
+        for (int column = 0; column < columns.taps; ++column, ++step) {
+          copyAsyncWait<kStages - 2>();
+          syncBlock();  // this step's slab is there for all, and the slab of the step before has been read
+          prefetch(step + kStages - 1);
+          tile.accumulate(patch + (row * gather.patchW + column) * patchPitch, slabs + step % kStages * slabBytes<Math>(chunk, kColumns),
+                          slabPitch<Math>(chunk, kColumns), used);
+        }
+      }
+    }
+    copyAsyncWait<0>();
+    syncBlock();
+    tile.store(output, outputPitch(kColumns));
+    syncBlock();
+
+    constexpr int kGroups = kColumns / 4;
+    const int own = thread % kGroups * 4, channel = firstChannel + own, count = layout.outputs - channel;
+    const bool whole = layout.outputs % 4 == 0 && pass.target.y.aligned && (!pass.target.base || pass.target.base.aligned);
+    for (int pixel = thread / kGroups; count > 0 && pixel < kTilePixels; pixel += kThreads / kGroups) {
+      const TilePixel at(gather.tile, pixel);
+      const int n = place.image + at.image, i = place.row + at.row, j = place.column + at.column;
+      if (n >= gather.n || i >= rows.outputs || j >= columns.outputs) continue;
+      const int y = i * rows.outStep + rows.outOffset, x = j * columns.outStep + columns.outOffset;
+      const int64_t to = ((static_cast<int64_t>(n) * gather.outH + y) * gather.outW + x) * layout.outputs + channel;
+      const float4 sum = *reinterpret_cast<const float4*>(output + pixel * outputPitch(kColumns) + own);
+      float v[4] = {sum.x, sum.y, sum.z, sum.w};
+      if (pass.target.writing == Writing::Mask) {
+        float standard[4];
+        maskFour(pass.target, to, channel, v, standard, count, whole);
+        sums.addPairs(v, standard);
+      } else {
+        left += addFour(pass.target, to, v, count, whole);
+        sums.addValues(v);
+      }
+    }
+    syncBlock();  // the output has been read
+  }
+
+  if (left > 0 && pass.target.outOfRange != nullptr) atomicAddCount(pass.target.outOfRange, left);
+  const bool mask = pass.target.writing == Writing::Mask;
+  if (!mask && pass.target.statistics.statistics == nullptr) return;
+  const int partialBlocks = blocks * static_cast<int>(gridDim.z);
+  const ChannelPartials partials{pass.partials.sums, partialBlocks, layout.outputs};
+  float* const counts = pass.partials.counts + static_cast<int>(blockIdx.y) * partialBlocks;
+  sums.leave<kColumns>(!mask, output, partials, counts, phase * blocks + block, firstChannel);
+  if (isLastBlock(pass.counters + blockIdx.y, static_cast<unsigned>(partialBlocks), reinterpret_cast<unsigned*>(output)))
+    finish(pass, partials, counts, firstChannel, min(firstChannel + kColumns, layout.outputs));
+}
+
+#endif
+
+// ---- Host ----------------------------------------------------------------------------------------------------------------------
+
+template <class Math>
+ConvolutionPlan planPass(const Gather& gather, const Convolution& conv, bool transposed) {
+  const int tiles = gather.tiles() * gather.phases * gather.phases;
+  WeightLayout layout{conv.kernel, gather.sourceChannels, gather.outputChannels, 64, 32, transposed};
+  while (layout.columns > 16 && (layout.columns / 2 >= layout.outputs || tiles * layout.columnTiles() < kFewBlocks)) layout.columns /= 2;
+  const auto patchBytes = [&] { return static_cast<size_t>(gather.patchPixels()) * static_cast<size_t>(rowPitch<Math>(layout.chunk)); };
+  while (layout.chunk > Math::kStep && (layout.chunk / 2 >= layout.inputs || patchBytes() > kPatchBytes)) layout.chunk /= 2;
+  const size_t reading = patchBytes() + static_cast<size_t>(kStages * slabBytes<Math>(layout.chunk, layout.columns));
+  const size_t writing = static_cast<size_t>(kTilePixels) * static_cast<size_t>(outputPitch(layout.columns)) * sizeof(float);
+  const size_t summing = static_cast<size_t>(kThreads) * 9 * sizeof(float);
+  return {gather, layout, std::min(gather.tiles(), kMaxBlocks), std::max({reading, writing, summing})};
+}
+
+}  // namespace
+
+ConvolutionPlan planForward(const Convolution& conv, Precision precision) {
+  return withMath(precision, [&](auto math) { return planPass<decltype(math)>(forwardGather(conv, kTilePixels), conv, false); });
+}
+ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision) {
+  return withMath(precision, [&](auto math) { return planPass<decltype(math)>(backwardGather(conv, kTilePixels), conv, true); });
+}
+
+void convolve(const Context& context, const ConvolutionPlan& plan, const Source& source, const std::byte* weights,
+              const Target& target, const PartialSums& partials) {
+  const Pass pass{plan.gather, plan.layout, source, target, weights, partials, context.counters};
+  const dim3 grid(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.layout.columnTiles()),
+                  static_cast<unsigned>(plan.gather.phases * plan.gather.phases));
+  withMath(context.precision, [&](auto math) {
+    using Math = decltype(math);
+    const auto kernel = plan.layout.columns == 64   ? convolveKernel<Math, 64>
+                        : plan.layout.columns == 32 ? convolveKernel<Math, 32>
+                                                    : convolveKernel<Math, 16>;
+    launch(context.stream, kernel, grid, kThreads, plan.sharedBytes, pass);
+  });
+}
+
+// ---- Ops -----------------------------------------------------------------------------------------------------------------------
+
+namespace {
+
+struct ForwardLayout {
+  ConvolutionPlan plan;
+  Preparation preparation;
+  const std::byte* weights;
+  const ChannelNorm* norm;
+  PartialSums partials;
+
+  ForwardLayout(const ConvolutionForward& op, Precision precision, const Memory* memory, Carver& carver)
+      : plan(planForward(op.convolution, precision)) {
+    weights = preparation.pack(op.weight, plan.layout, precision, memory, carver);
+    norm = preparation.norm(op.norm, op.x, op.convolution.c, memory, carver);
+    PartialSums::Extent extent;
+    extent.cover(plan);
+    partials = extent.carve(carver);
+  }
+};
+
+struct BackwardDataLayout {
+  ConvolutionPlan plan;
+  Preparation preparation;
+  const std::byte* weights;
+
+  BackwardDataLayout(const ConvolutionBackwardData& op, Precision precision, const Memory* memory, Carver& carver)
+      : plan(planBackwardData(op.convolution, precision)) {
+    weights = preparation.pack(op.weight, plan.layout, precision, memory, carver);
+  }
+};
+
+}  // namespace
+
+size_t workspaceBytes(const ConvolutionForward& op, Precision precision) {
+  Carver carver(nullptr);
+  const ForwardLayout layout(op, precision, nullptr, carver);
+  return carver.used();
+}
+void run(const ConvolutionForward& op, const Context& context) {
+  Carver carver(context.memory.workspace);
+  const ForwardLayout at(op, context.precision, &context.memory, carver);
+  at.preparation.launch(context);
+  Target target;
+  target.y = streamAt(context.memory, op.y);
+  target.outOfRange = context.at<int>(op.outOfRange);
+  target.statistics.statistics = context.at<float>(op.statistics);
+  convolve(context, at.plan, normSource(streamAt(context.memory, op.x), at.norm), at.weights, target, at.partials);
+}
+
+size_t workspaceBytes(const ConvolutionBackwardData& op, Precision precision) {
+  Carver carver(nullptr);
+  const BackwardDataLayout layout(op, precision, nullptr, carver);
+  return carver.used();
+}
+void run(const ConvolutionBackwardData& op, const Context& context) {
+  Carver carver(context.memory.workspace);
+  const BackwardDataLayout at(op, context.precision, &context.memory, carver);
+  at.preparation.launch(context);
+  Target target;
+  target.y = streamAt(context.memory, op.dx);
+  convolve(context, at.plan, plainSource(streamAt(context.memory, op.dy)), at.weights, target, {});
+}
+
+}  // namespace revnet::cuda

@@ -1,0 +1,136 @@
+// Convolution forward and backward data as one implicit matrix product: rows are output pixels, columns output channels, and the
+// sum runs over taps and input channels. What is read (gather.cuh) and what is written is described here; convolution.cu has the
+// kernel, prepare.cu what must be ready before it.
+#pragma once
+
+#include "core/carver.h"
+#include "cuda/gather.cuh"
+#include "cuda/reduce.cuh"
+
+namespace revnet::cuda {
+
+// ---- Shape of a pass -----------------------------------------------------------------------------------------------------
+
+// How the weights of a pass lie in memory, made by prepare.cu: one slab after the other as the kernel reads them,
+// [column tile][chunk][tap], of which a slab holds `columns` output channels times `chunk` input channels, padded with zeros. On
+// tensor cores [columns][chunk] operands (each column's inputs side by side), otherwise [chunk][columns] floats.
+struct WeightLayout {
+  int kernel;           // edge of the square kernel
+  int inputs, outputs;  // channels that are summed over, and that are written
+  int columns, chunk;
+  bool transposed;  // backward data: inputs are the convolution's k, outputs its c
+
+  constexpr int taps() const { return kernel * kernel; }
+  constexpr int chunks() const { return ceilDiv(inputs, chunk); }
+  constexpr int columnTiles() const { return ceilDiv(outputs, columns); }
+  constexpr int64_t elements() const { return int64_t{columnTiles()} * chunks() * taps() * columns * chunk; }
+};
+
+struct ConvolutionPlan {
+  Gather gather;
+  WeightLayout layout;
+  int blocks;  // that share the tiles of one phase; each has a run of neighbouring ones
+  size_t sharedBytes;
+
+  // Blocks whose partial sums are added up for a channel.
+  int partialBlocks() const { return blocks * gather.phases * gather.phases; }
+};
+
+ConvolutionPlan planForward(const Convolution& conv, Precision precision);
+ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision);
+
+// Calls body(math) with the arithmetic of a precision.
+template <class Body>
+auto withMath(Precision precision, const Body& body) {
+  if (precision == Precision::Tf32) return body(Tf32{});
+  if (precision == Precision::Bfloat16) return body(Bfloat16{});
+  return body(Float32{});
+}
+
+// Scratch of one pass, undefined before and after it.
+struct PartialSums {
+  float* sums;    // ChannelPartials
+  float* counts;  // [column tiles][partial blocks]
+
+  // Room for the largest of the passes that the caller names.
+  class Extent {
+   public:
+    void cover(const ConvolutionPlan& plan) {
+      const auto blocks = static_cast<size_t>(plan.partialBlocks());
+      sums_ = std::max(sums_, 2 * blocks * static_cast<size_t>(plan.layout.outputs));
+      counts_ = std::max(counts_, blocks * static_cast<size_t>(plan.layout.columnTiles()));
+    }
+    PartialSums carve(Carver& carver) const { return {carver.take<float>(sums_), carver.take<float>(counts_)}; }
+
+   private:
+    size_t sums_ = 0, counts_ = 0;
+  };
+};
+
+// ---- What is written -------------------------------------------------------------------------------------------------------
+
+// The statistics of a tensor, and the norm that reads it next, both made by the pass that writes the tensor.
+struct StatisticsTarget {
+  float* statistics = nullptr;  // [2][k] overwritten; null: not asked for
+  NormArguments next;           // its statistics are `statistics`, or absent
+  ChannelNorm* norm = nullptr;  // [k] overwritten; null where there is no next norm
+};
+
+enum class Writing {
+  Add,   // y = base + sign * q(sums)
+  Mask,  // dz = sums where relu(norm(x)) let its input through, else 0; and the gradients of that norm
+};
+
+struct Target {
+  Writing writing = Writing::Add;
+  StreamPointer y;  // Add: overwritten; may be base. Mask: dz, real, overwritten
+  // Add
+  StreamPointer base;         // absent: 0
+  int sign = 1;
+  int* outOfRange = nullptr;  // [1] += elements outside the fixed-point range; null: not counted
+  StatisticsTarget statistics;
+  // Mask
+  StreamPointer x;
+  const ChannelNorm* norm = nullptr;  // [k] of x
+  NormArguments normArguments;
+  float *gammaGradient = nullptr, *betaGradient = nullptr;  // [k] overwritten
+  NormGradientVectors vectors;                              // [k] overwritten
+};
+
+// Enqueues a pass. `weights`: laid out as plan.layout says.
+void convolve(const Context& context, const ConvolutionPlan& plan, const Source& source, const std::byte* weights,
+              const Target& target, const PartialSums& partials);
+
+// ---- Weights gradient (weights_gradient.cu) ----------------------------------------------------------------------------------
+
+struct WeightsGradientPlan {
+  Convolution convolution;  // flattened where it can be
+  Gather gather;
+  int chunk, columns, itemColumns;  // input and output channels of a block; output channels of a warp's item
+  int tapsPerBlock;
+  int splits;  // blocks that share the pixels
+  size_t sharedBytes;
+
+  int64_t elements() const { return convolution.weightElements(); }
+  size_t partialFloats() const { return splits > 1 ? static_cast<size_t>(splits) * static_cast<size_t>(elements()) : 0; }
+};
+
+WeightsGradientPlan planBackwardWeights(const Convolution& conv, Precision precision);
+
+// A sum over splits that is still to be made: of `partials`, [splits][elements], into `gradient` [elements], overwritten.
+struct PendingSum {
+  const float* partials;
+  float* gradient;
+  int splits;
+  int64_t elements;
+};
+
+// Enqueues dw = sum over pixels of x times dy. Where plan.splits is 1 it writes `gradient`, else `partials`, and
+// sumPartials has to follow.
+void convolveBackwardWeights(const Context& context, const WeightsGradientPlan& plan, const Source& x, const Source& dy,
+                             float* gradient, float* partials);
+constexpr int kMaxPendingSums = 3;
+// One launch for up to kMaxPendingSums sums; those of one split are left out.
+void sumPartials(const Context& context, const PendingSum* sums, int count);
+
+}  // namespace revnet::cuda

@@ -1,0 +1,279 @@
+// Where the pixels of a convolution come from, forward and backward alike. All three passes read one tensor around each pixel of
+// another, so they share the geometry below and the code that brings a patch of pixels into shared memory: converted from the
+// stream, normalised, passed through the ReLU, rounded to the operands' type, once for all taps that need it.
+#pragma once
+
+#include <algorithm>
+
+#include "core/convolution.h"
+#include "cuda/math.cuh"
+#include "cuda/norm.cuh"
+
+namespace revnet::cuda {
+
+// One axis (rows or columns): output i, at position i * outStep + outOffset of the tensor that is written, reads positions
+// i * step + origin + r of the tensor that is read, for r in [0, taps), with the weight's tap firstTap + r * tapStep.
+struct Axis {
+  int size;     // of the tensor that is read; positions outside [0, size) are zero
+  int outputs;  // how many there are
+  int step, origin, taps, firstTap, tapStep, outStep, outOffset;
+};
+
+inline Axis forwardAxis(const Convolution& conv, int size, int outputs) {
+  return {size, outputs, conv.stride, -conv.padding(), conv.kernel, 0, 1, 1, 0};
+}
+
+// Input position y takes part in output position (y + padding - tap) / stride where that is whole: at stride 2, every other tap,
+// which ones depends on whether y + padding is even. `phase` is y modulo the stride.
+inline Axis backwardAxis(const Convolution& conv, int size, int outputs, int phase) {
+  const int first = (phase + conv.padding()) % conv.stride;
+  const int taps = (conv.kernel - first + conv.stride - 1) / conv.stride;
+  const int last = first + (taps - 1) * conv.stride;
+  return {outputs, (size - phase + conv.stride - 1) / conv.stride, 1, (phase + conv.padding() - last) / conv.stride, taps, last,
+          -conv.stride, conv.stride, phase};
+}
+
+// The tile of output pixels that a block computes at a time: images x rows x columns, each a power of two.
+struct Tile {
+  int logImages, logRows, logColumns;
+  constexpr int pixels() const { return 1 << (logImages + logRows + logColumns); }
+};
+
+// A whole pass: up to two phases on each axis.
+struct Gather {
+  int n, phases;  // phases: 1 or 2, on both axes
+  int sourceChannels, outputChannels;
+  int outH, outW;  // of the tensor that is written
+  Axis rows[2], columns[2];
+  Tile tile;
+  int imageTiles, rowTiles, columnTiles;
+  int patchH, patchW;  // the patch of source pixels that a tile reads: [images][patchH][patchW]
+
+  constexpr int tiles() const { return imageTiles * rowTiles * columnTiles; }
+  constexpr int patchPixels() const { return (1 << tile.logImages) * patchH * patchW; }
+};
+
+constexpr int ceilDiv(int a, int b) { return (a + b - 1) / b; }
+
+// Lays `pixels` (64 or 128) output pixels of a tile out: whole small images where they fit, else 8 rows.
+inline void layTiles(Gather& gather, int pixels) {
+  int rows = 0, columns = 0, patchH = 0, patchW = 0;
+  for (int phase = 0; phase < gather.phases; ++phase) {
+    rows = std::max(rows, gather.rows[phase].outputs);
+    columns = std::max(columns, gather.columns[phase].outputs);
+  }
+  const auto logOf = [](int value) {
+    int log = 0;
+    while ((1 << log) < value) ++log;
+    return log;
+  };
+  const int all = logOf(pixels);
+  Tile& tile = gather.tile;
+  tile.logColumns = rows == 1 ? std::min(all, std::max(3, logOf(columns))) : columns > 8 ? all - 3 : 3;
+  tile.logRows = std::min(all - tile.logColumns, logOf(rows));
+  tile.logImages = all - tile.logColumns - tile.logRows;
+  for (int phase = 0; phase < gather.phases; ++phase) {
+    const auto extent = [](const Axis& axis, int log) { return ((1 << log) - 1) * axis.step + std::max(axis.taps, 1); };
+    patchH = std::max(patchH, extent(gather.rows[phase], tile.logRows));
+    patchW = std::max(patchW, extent(gather.columns[phase], tile.logColumns));
+  }
+  gather.patchH = patchH;
+  gather.patchW = patchW;
+  gather.imageTiles = ceilDiv(gather.n, 1 << tile.logImages);
+  gather.rowTiles = ceilDiv(rows, 1 << tile.logRows);
+  gather.columnTiles = ceilDiv(columns, 1 << tile.logColumns);
+}
+
+// A 1x1 convolution of stride 1 sees no neighbours: its images are one long row of pixels.
+inline Convolution flattened(const Convolution& conv) {
+  const int64_t pixels = int64_t{conv.n} * conv.h * conv.w;
+  if (conv.kernel != 1 || conv.stride != 1 || pixels > 1 << 30) return conv;
+  return {1, 1, static_cast<int>(pixels), conv.c, conv.k, 1, 1};
+}
+
+// Reads x [n][h][w][c] around each pixel of y [n][outH][outW][k].
+inline Gather forwardGather(const Convolution& shape, int tilePixels) {
+  const Convolution conv = flattened(shape);
+  Gather gather{conv.n, 1, conv.c, conv.k, conv.outH(), conv.outW(), {}, {}, {}, 0, 0, 0, 0, 0};
+  gather.rows[0] = forwardAxis(conv, conv.h, conv.outH());
+  gather.columns[0] = forwardAxis(conv, conv.w, conv.outW());
+  layTiles(gather, tilePixels);
+  return gather;
+}
+
+// Reads dy [n][outH][outW][k] around each pixel of dx [n][h][w][c].
+inline Gather backwardGather(const Convolution& shape, int tilePixels) {
+  const Convolution conv = flattened(shape);
+  Gather gather{conv.n, conv.stride, conv.k, conv.c, conv.h, conv.w, {}, {}, {}, 0, 0, 0, 0, 0};
+  for (int phase = 0; phase < conv.stride; ++phase) {
+    gather.rows[phase] = backwardAxis(conv, conv.h, conv.outH(), phase);
+    gather.columns[phase] = backwardAxis(conv, conv.w, conv.outW(), phase);
+  }
+  layTiles(gather, tilePixels);
+  return gather;
+}
+
+// ---- What is read ----------------------------------------------------------------------------------------------------------
+
+// How a batch norm looks from inside a kernel, for x as stored: the norm before its ReLU is x * scale + shift, x^ (mean 0,
+// variance 1) is x * inverse + center.
+struct ChannelNorm {
+  float scale, shift, inverse, center;
+};
+
+enum class Reading {
+  Plain,         // x
+  Norm,          // relu(x * scale + shift)
+  NormGradient,  // slope * dz + tilt * x + offset: the gradient of the tensor x that a norm was applied to
+};
+
+struct Source {
+  Reading reading = Reading::Plain;
+  StreamPointer x;
+  const ChannelNorm* norm = nullptr;  // [c]
+  const float* dz = nullptr;          // like x
+  NormGradientVectors vectors;        // [c] each
+};
+
+inline Source plainSource(StreamPointer x) { return {Reading::Plain, x, nullptr, nullptr, {}}; }
+// `norm` null: plain.
+inline Source normSource(StreamPointer x, const ChannelNorm* norm) {
+  return {norm ? Reading::Norm : Reading::Plain, x, norm, nullptr, {}};
+}
+inline Source normGradientSource(const float* dz, StreamPointer x, const NormGradientVectors& vectors) {
+  return {Reading::NormGradient, x, nullptr, dz, vectors};
+}
+
+#if defined(__CUDACC__) || defined(REVNET_EMULATED)
+
+// Where a block is: the first output pixel of its tile, in its phase.
+struct TilePlace {
+  int image, row, column;
+
+  __device__ TilePlace(const Gather& gather, int index)
+      : image((index / (gather.columnTiles * gather.rowTiles)) << gather.tile.logImages),
+        row((index / gather.columnTiles % gather.rowTiles) << gather.tile.logRows),
+        column((index % gather.columnTiles) << gather.tile.logColumns) {}
+};
+
+// Pixel `pixel` of a tile.
+struct TilePixel {
+  int image, row, column;
+
+  __device__ TilePixel(const Tile& tile, int pixel)
+      : image(pixel >> (tile.logRows + tile.logColumns)),
+        row((pixel >> tile.logColumns) & ((1 << tile.logRows) - 1)),
+        column(pixel & ((1 << tile.logColumns) - 1)) {}
+  // Its place in the patch, in pixels, at tap (0, 0).
+  __device__ int patchIndex(const Gather& gather, const Axis& rows, const Axis& columns) const {
+    return (image * gather.patchH + row * rows.step) * gather.patchW + column * columns.step;
+  }
+};
+
+// i / d for i * d < 2^20, i < 2^11: without a division for every pixel.
+class SmallDivisor {
+ public:
+  __device__ explicit SmallDivisor(int d) : magic_((1u << 20) / static_cast<unsigned>(d) + 1) {}
+  __device__ int divide(int i) const { return static_cast<int>((static_cast<unsigned>(i) * magic_) >> 20); }
+
+ private:
+  unsigned magic_;
+};
+
+// Four neighbouring channels of a source, with their coefficients in registers.
+template <Reading reading>
+class ChannelReader {
+ public:
+  // Channels [channel, channel + 4) of c; those from c on read as zero.
+  __device__ ChannelReader(const Source& source, int channel, int c)
+      : source_(source), count_(min(4, c - channel)), whole_(c % 4 == 0 && source.x.aligned) {
+    const float step = source.x.step();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const bool real = i < count_;
+      if constexpr (reading == Reading::Plain) {
+        factor_[i] = step;
+      } else if constexpr (reading == Reading::Norm) {
+        factor_[i] = real ? source.norm[channel + i].scale : 0.0f;
+        shift_[i] = real ? source.norm[channel + i].shift : 0.0f;
+      } else {
+        slope_[i] = real ? source.vectors.slope[channel + i] : 0.0f;
+        factor_[i] = real ? source.vectors.tilt[channel + i] : 0.0f;
+        shift_[i] = real ? source.vectors.offset[channel + i] : 0.0f;
+      }
+    }
+  }
+
+  // `at`: where the first of the channels is in the tensor.
+  __device__ void read(int64_t at, float (&v)[4]) const {
+    float x[4] = {}, dz[4] = {};
+    if (whole_) {
+      if (count_ <= 0) return zero(v);
+      const float4 values = source_.x.stored4(at);
+      x[0] = values.x, x[1] = values.y, x[2] = values.z, x[3] = values.w;
+      if constexpr (reading == Reading::NormGradient) {
+        const float4 gradients = *reinterpret_cast<const float4*>(source_.dz + at);
+        dz[0] = gradients.x, dz[1] = gradients.y, dz[2] = gradients.z, dz[3] = gradients.w;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (i >= count_) continue;
+        x[i] = source_.x.stored(at + i);
+        if constexpr (reading == Reading::NormGradient) dz[i] = source_.dz[at + i];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (reading == Reading::Plain) v[i] = x[i] * factor_[i];
+      if constexpr (reading == Reading::Norm) v[i] = relu(fmaf(x[i], factor_[i], shift_[i]));
+      if constexpr (reading == Reading::NormGradient) v[i] = fmaf(slope_[i], dz[i], fmaf(factor_[i], x[i], shift_[i]));
+    }
+  }
+
+  __device__ static void zero(float (&v)[4]) { v[0] = v[1] = v[2] = v[3] = 0.0f; }
+
+ private:
+  const Source& source_;
+  const int count_;
+  const bool whole_;
+  float factor_[4], shift_[4], slope_[4];
+};
+
+// Calls body(reader) with the reader of the source's kind.
+template <class Body>
+__device__ void withReader(const Source& source, int channel, int c, const Body& body) {
+  if (source.reading == Reading::Plain) return body(ChannelReader<Reading::Plain>(source, channel, c));
+  if (source.reading == Reading::Norm) return body(ChannelReader<Reading::Norm>(source, channel, c));
+  body(ChannelReader<Reading::NormGradient>(source, channel, c));
+}
+
+// Fills `patch`, [images][patchH][patchW] pixels of `pitch` bytes, with channels [channel, channel + channels) of the source
+// around a tile; zero outside the image and from c on. `channels`: a power of two, at least 4, of which `used` are wanted.
+template <class Math>
+__device__ void fillPatch(std::byte* patch, int pitch, const Gather& gather, const Axis& rows, const Axis& columns,
+                          const TilePlace& place, const Source& source, int channel, int channels, int used) {
+  const int c = gather.sourceChannels, groups = channels / 4;
+  const int group = static_cast<int>(threadIdx.x) & (groups - 1), each = static_cast<int>(blockDim.x) / groups;
+  if (4 * group >= used) return;
+  const SmallDivisor byWidth(gather.patchW), byHeight(gather.patchH);
+  const int top = place.row * rows.step + rows.origin, left = place.column * columns.step + columns.origin;
+  withReader(source, channel + 4 * group, c, [&](const auto& reader) {
+    const int patchPixels = (gather.patchH * gather.patchW) << gather.tile.logImages;
+#pragma unroll 2  // two loads under way in each thread; more would not fit into registers beside a tile's sums
+    for (int pixel = static_cast<int>(threadIdx.x) / groups; pixel < patchPixels; pixel += each) {
+      const int line = byWidth.divide(pixel), image = byHeight.divide(line);
+      const int y = top + line - image * gather.patchH, x = left + pixel - line * gather.patchW, n = place.image + image;
+      float v[4];
+      if (n < gather.n && y >= 0 && y < rows.size && x >= 0 && x < columns.size)
+        reader.read(((static_cast<int64_t>(n) * rows.size + y) * columns.size + x) * c + channel + 4 * group, v);
+      else
+        reader.zero(v);
+      Math::store4(patch + pixel * pitch + 4 * group * Math::kElementBytes, v);
+    }
+  });
+}
+
+#endif
+
+}  // namespace revnet::cuda

@@ -1,0 +1,319 @@
+// The arithmetic of convolutions in its three precisions, as tiles of a warp. All sum in float32; what differs is what the
+// products' operands are rounded to, where they lie in shared memory, and which instruction multiplies them:
+//   Float32    float      fmaf
+//   Tf32       4 bytes    mma.m16n8k8     float32 range, 10 fraction bits
+//   Bfloat16   2 bytes    mma.m16n8k16    float32 range, 7 fraction bits
+//
+// PixelTile: 32 pixels x kColumns output channels, summed over input channels (forward, backward data).
+// WeightTile: 16 input channels x kColumns output channels, summed over pixels (backward weights).
+//
+// Operands lie in shared memory as rows of `pitch` bytes: pixels with their channels side by side. The pitches below keep the
+// rows that a warp reads at once in different banks.
+#pragma once
+
+#include "cuda/device.h"
+
+namespace revnet::cuda {
+
+#if defined(__CUDACC__) || defined(REVNET_EMULATED)
+#define REVNET_KERNEL_CODE 1
+#endif
+
+struct Float32 {
+  static constexpr int kElementBytes = 4;
+  static constexpr int kStep = 4;  // channels that are multiplied at a time; what is read is padded with zeros to a multiple
+  static constexpr bool kTensorCores = false;
+
+#if REVNET_KERNEL_CODE
+  __device__ static void store4(std::byte* to, const float (&v)[4]) {
+    *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
+  }
+#endif
+};
+
+struct Tf32 {
+  static constexpr int kElementBytes = 4;
+  static constexpr int kStep = 8;
+  static constexpr bool kTensorCores = true;
+
+#if REVNET_KERNEL_CODE
+  __device__ static void store4(std::byte* to, const float (&v)[4]) {
+    *reinterpret_cast<uint4*>(to) = make_uint4(toTf32(v[0]), toTf32(v[1]), toTf32(v[2]), toTf32(v[3]));
+  }
+  __device__ static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { multiplyTf32(d, a, b0, b1); }
+#endif
+};
+
+struct Bfloat16 {
+  static constexpr int kElementBytes = 2;
+  static constexpr int kStep = 16;
+  static constexpr bool kTensorCores = true;
+
+#if REVNET_KERNEL_CODE
+  __device__ static void store4(std::byte* to, const float (&v)[4]) {
+    *reinterpret_cast<uint2*>(to) = make_uint2(toBfloat16Pair(v[0], v[1]), toBfloat16Pair(v[2], v[3]));
+  }
+  __device__ static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    multiplyBfloat16(d, a, b0, b1);
+  }
+#endif
+};
+
+// Rows that are read along their channels: 16 bytes more than their (power of two times 16) bytes.
+template <class Math>
+constexpr int rowPitch(int channels) {
+  return channels * Math::kElementBytes + 16;
+}
+// Rows that are read across: 32 bytes more for 4-byte elements (8 neighbours in each of 4 rows at a time), 16 for 2-byte ones.
+template <class Math>
+constexpr int columnPitch(int channels) {
+  return channels * Math::kElementBytes + 8 * Math::kElementBytes;
+}
+
+#if REVNET_KERNEL_CODE
+
+// A warp's share of a tile of pixels: pixels 32 w .. 32 w + 31. Weights of one tap and `channels` input channels:
+// tensor cores: [kColumns] rows of `channels` (rowPitch); otherwise [channels][kColumns] floats.
+template <class Math, int kColumns>
+class PixelTile {
+  static constexpr int kBands = 2;  // of 16 pixels
+ public:
+  // Calls offset(pixel of the tile) for those pixels whose rows this lane reads: where they are in the patch, in bytes.
+  template <class Offset>
+  __device__ explicit PixelTile(const Offset& offset) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp, first = static_cast<int>(threadIdx.x) / kWarp * 32;
+    const int matrix = lane / 8;
+#pragma unroll
+    for (int band = 0; band < kBands; ++band)
+      rows_[band] = offset(first + 16 * band + lane % 8 + 8 * (matrix & 1)) + 16 * (matrix >> 1);
+    column_ = (lane % 8 + 8 * (matrix >> 1));
+    half_ = 16 * (matrix & 1);
+  }
+
+  __device__ void clear() {
+#pragma unroll
+    for (auto& band : sums_)
+      for (auto& d : band)
+        for (float& v : d) v = 0.0f;
+  }
+
+  // sums += patch (from `patch` on, at this lane's rows) times weights, over `channels`, a multiple of kStep.
+  __device__ void accumulate(const std::byte* patch, const std::byte* weights, int weightPitch, int channels) {
+    const std::byte* const column = weights + column_ * weightPitch + half_;
+#pragma unroll 1  // unrolled, its fragments would not fit into registers beside the sums
+    for (int at = 0; at < channels * Math::kElementBytes; at += 32) {
+      uint32_t a[kBands][4];
+#pragma unroll
+      for (int band = 0; band < kBands; ++band) loadMatrices(a[band], patch + rows_[band] + at);
+#pragma unroll
+      for (int pair = 0; pair < kColumns / 16; ++pair) {
+        uint32_t b[4];
+        loadMatrices(b, column + pair * 16 * weightPitch + at);
+#pragma unroll
+        for (int band = 0; band < kBands; ++band) {
+          Math::multiply(sums_[band][2 * pair], a[band], b[0], b[1]);
+          Math::multiply(sums_[band][2 * pair + 1], a[band], b[2], b[3]);
+        }
+      }
+    }
+  }
+
+  // Writes the sums to `to`, [pixels][pitch] floats.
+  __device__ void store(float* to, int pitch) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp, first = static_cast<int>(threadIdx.x) / kWarp * 32;
+#pragma unroll
+    for (int band = 0; band < kBands; ++band) {
+#pragma unroll
+      for (int column = 0; column < kColumns / 8; ++column) {
+        const float(&d)[4] = sums_[band][column];
+        float* const at = to + (first + 16 * band + lane / 4) * pitch + 8 * column + 2 * (lane % 4);
+        *reinterpret_cast<float2*>(at) = make_float2(d[0], d[1]);
+        *reinterpret_cast<float2*>(at + 8 * pitch) = make_float2(d[2], d[3]);
+      }
+    }
+  }
+
+ private:
+  int rows_[kBands];  // of the matrices that this lane names, in bytes
+  int column_, half_;
+  float sums_[kBands][kColumns / 8][4];
+};
+
+// Each lane: 8 pixels (4 apart) x kColumns / 8 output channels.
+template <int kColumns>
+class PixelTile<Float32, kColumns> {
+  static constexpr int kPixels = 8, kOwn = kColumns / 8;
+  static constexpr int kVector = kOwn < 4 ? kOwn : 4;  // neighbouring channels of a lane; it has them every 8 * kVector
+ public:
+  template <class Offset>
+  __device__ explicit PixelTile(const Offset& offset) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp, first = static_cast<int>(threadIdx.x) / kWarp * 32;
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) rows_[i] = offset(first + lane / 8 + 4 * i);
+    column_ = lane % 8 * kVector;
+  }
+
+  __device__ void clear() {
+#pragma unroll
+    for (auto& row : sums_)
+      for (float& v : row) v = 0.0f;
+  }
+
+  __device__ void accumulate(const std::byte* patch, const std::byte* weights, int, int channels) {
+    const float* row = reinterpret_cast<const float*>(weights) + column_;
+#pragma unroll 1
+    for (int c = 0; c < channels; c += 4) {
+      float a[kPixels][4];
+#pragma unroll
+      for (int i = 0; i < kPixels; ++i) {
+        const float4 v = *reinterpret_cast<const float4*>(patch + rows_[i] + 4 * c);
+        a[i][0] = v.x, a[i][1] = v.y, a[i][2] = v.z, a[i][3] = v.w;
+      }
+#pragma unroll
+      for (int j = 0; j < 4; ++j, row += kColumns) {
+        float b[kOwn];
+        loadColumns(b, row);
+#pragma unroll
+        for (int i = 0; i < kPixels; ++i)
+#pragma unroll
+          for (int k = 0; k < kOwn; ++k) sums_[i][k] = fmaf(a[i][j], b[k], sums_[i][k]);
+      }
+    }
+  }
+
+  __device__ void store(float* to, int pitch) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp, first = static_cast<int>(threadIdx.x) / kWarp * 32;
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i)
+#pragma unroll
+      for (int k = 0; k < kOwn; ++k)
+        to[(first + lane / 8 + 4 * i) * pitch + column_ + k / kVector * 8 * kVector + k % kVector] = sums_[i][k];
+  }
+
+ private:
+  // This lane's output channels of one input channel's weights.
+  __device__ static void loadColumns(float (&b)[kOwn], const float* row) {
+#pragma unroll
+    for (int k = 0; k < kOwn; k += kVector) {
+      if constexpr (kVector == 4) {
+        const float4 v = *reinterpret_cast<const float4*>(row + 8 * k);
+        b[k] = v.x, b[k + 1] = v.y, b[k + 2] = v.z, b[k + 3] = v.w;
+      } else {
+        const float2 v = *reinterpret_cast<const float2*>(row + 8 * k);
+        b[k] = v.x, b[k + 1] = v.y;
+      }
+    }
+  }
+
+  int rows_[kPixels];
+  int column_;
+  float sums_[kPixels][kOwn];
+};
+
+// Sums over pixels of x (16 channels) times dy (kColumns channels), both rows of pixels with columnPitch.
+template <class Math, int kColumns>
+class WeightTile {
+ public:
+  __device__ void clear() {
+#pragma unroll
+    for (auto& d : sums_)
+      for (float& v : d) v = 0.0f;
+  }
+
+  // row(pixel): x's row of that pixel, from the first of the 16 channels on. `dy`: from the first of kColumns channels on.
+  template <class Row>
+  __device__ void accumulate(const Row& row, const std::byte* dy, int dyPitch, int pixels) {
+    if constexpr (Math::kElementBytes == 2) {
+      // 16 pixels at a time; ldmatrix turns rows of pixels into columns of the fragments.
+      const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8;
+      for (int pixel = 0; pixel < pixels; pixel += 16) {
+        uint32_t a[4];
+        loadMatricesTransposed(a, row(pixel + lane % 8 + 8 * (matrix >> 1)) + 16 * (matrix & 1));
+        const std::byte* const from = dy + (pixel + lane % 8 + 8 * (matrix & 1)) * dyPitch + 16 * (matrix >> 1);
+#pragma unroll
+        for (int pair = 0; pair < kColumns / 16; ++pair) {
+          uint32_t b[4];
+          loadMatricesTransposed(b, from + 32 * pair);
+          Math::multiply(sums_[2 * pair], a, b[0], b[1]);
+          Math::multiply(sums_[2 * pair + 1], a, b[2], b[3]);
+        }
+      }
+    } else {
+      // ldmatrix cannot transpose 4-byte elements: they are read one by one.
+      const int lane = static_cast<int>(threadIdx.x) % kWarp, group = lane / 4, member = lane % 4;
+      for (int pixel = 0; pixel < pixels; pixel += 8) {
+        const auto* near = reinterpret_cast<const uint32_t*>(row(pixel + member)) + group;
+        const auto* far = reinterpret_cast<const uint32_t*>(row(pixel + member + 4)) + group;
+        const uint32_t a[4] = {near[0], near[8], far[0], far[8]};
+        const auto* from = reinterpret_cast<const uint32_t*>(dy + (pixel + member) * dyPitch) + group;
+#pragma unroll
+        for (int column = 0; column < kColumns / 8; ++column)
+          Math::multiply(sums_[column], a, from[8 * column], from[dyPitch + 8 * column]);
+      }
+    }
+  }
+
+  // Calls each(channel, column, sum) for this lane's sums.
+  template <class Each>
+  __device__ void forEach(const Each& each) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4;
+#pragma unroll
+    for (int column = 0; column < kColumns / 8; ++column) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) each(row + (i >= 2 ? 8 : 0), 8 * column + 2 * (lane % 4) + i % 2, sums_[column][i]);
+    }
+  }
+
+ private:
+  float sums_[kColumns / 8][4];
+};
+
+// Each lane: 4 x channels times kColumns / 8 dy channels.
+template <int kColumns>
+class WeightTile<Float32, kColumns> {
+  static constexpr int kOwn = kColumns / 8;
+ public:
+  __device__ void clear() {
+#pragma unroll
+    for (auto& row : sums_)
+      for (float& v : row) v = 0.0f;
+  }
+
+  template <class Row>
+  __device__ void accumulate(const Row& row, const std::byte* dy, int dyPitch, int pixels) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    const std::byte* from = dy + lane % 8 * kOwn * 4;
+    for (int pixel = 0; pixel < pixels; ++pixel, from += dyPitch) {
+      const float4 v = *reinterpret_cast<const float4*>(row(pixel) + lane / 8 * 16);
+      const float a[4] = {v.x, v.y, v.z, v.w};
+      float b[kOwn];
+      if constexpr (kOwn == 4) {
+        const float4 w = *reinterpret_cast<const float4*>(from);
+        b[0] = w.x, b[1] = w.y, b[2] = w.z, b[3] = w.w;
+      } else {
+        const float2 w = *reinterpret_cast<const float2*>(from);
+        b[0] = w.x, b[1] = w.y;
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int k = 0; k < kOwn; ++k) sums_[i][k] = fmaf(a[i], b[k], sums_[i][k]);
+    }
+  }
+
+  template <class Each>
+  __device__ void forEach(const Each& each) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+      for (int k = 0; k < kOwn; ++k) each(lane / 8 * 4 + i, lane % 8 * kOwn + k, sums_[i][k]);
+  }
+
+ private:
+  float sums_[4][kOwn];
+};
+
+#endif
+
+}  // namespace revnet::cuda

@@ -1,0 +1,157 @@
+// The gradient through batch norm and ReLU as a pass of its own: behind the stem's norm, and behind global average pooling.
+// The two differ in where dy, the gradient of norm(x), comes from; a Gradient loads it.
+//
+//   kernel              computes                                  bytes an element          flops   blocks of 256 threads
+//   normGradientSums    sums of dz and dz * x^ by channel, then   4 (x) + Gradient's        7       splits x channel groups
+//                       dgamma, dbeta and the vectors of dx
+//   normGradientApply   dx                                        4 (x) + Gradient's + 4    6       pixels / (4 rows) x groups
+//
+// dz = dy where norm(x) > 0, else 0: recomputed by both, which is cheaper than to write it and read it again.
+#pragma once
+
+#include "cuda/elementwise.cuh"
+#include "cuda/reduce.cuh"
+
+namespace revnet::cuda {
+
+// Scratch, and how the pixels are split over blocks: by shape alone, whatever the width of the accesses.
+struct NormGradientLayout {
+  int64_t pixelsPerBlock;
+  int splits;
+  float* partials;  // [c][2][splits], see ChannelPartials
+  NormGradientVectors vectors;
+
+  NormGradientLayout(int64_t pixels, int c, Carver& carver) {
+    constexpr int64_t kElements = 8192;  // of a block: 32 a thread
+    constexpr int64_t kMostSplits = 1024;
+    pixelsPerBlock = std::max(kElements / std::min(c, 256), (pixels + kMostSplits - 1) / kMostSplits);
+    splits = static_cast<int>(blocksFor(pixels, pixelsPerBlock));
+    partials = carver.take<float>(static_cast<size_t>(c) * 2 * static_cast<size_t>(splits));
+    vectors = NormGradientVectors(c, carver);
+  }
+};
+
+// dx of one tensor x [pixels][c].
+struct NormGradientArguments {
+  StreamPointer x;
+  NormArguments norm;
+  NormGradientVectors vectors;
+  float *gammaGradient, *betaGradient;  // [c] each, overwritten
+  float* dx;                            // [pixels][c] overwritten
+};
+
+#if defined(__CUDACC__) || defined(REVNET_EMULATED)
+namespace {
+
+template <int width, class Gradient>
+__global__ void normGradientSums(NormGradientArguments of, Gradient dy, Tiling tiling, int64_t pixelsPerBlock,
+                                 ChannelPartials partials, unsigned* counters) {
+  const Place at(tiling, width);
+  const int channels = tiling.lanes * width, begin = static_cast<int>(blockIdx.y) * channels;
+  float* sums = reinterpret_cast<float*>(sharedMemory());  // [rows][2][channels]
+  auto* word = reinterpret_cast<unsigned*>(sums + tiling.rows * 2 * channels);
+
+  if (at.row < tiling.rows) {
+    float dzSum[width] = {}, dzxSum[width] = {};
+    if (at.active) {
+      Affine norm[width], standard[width];
+      for (int i = 0; i < width; ++i) {
+        norm[i] = normAffine(of.norm, at.channel + i, of.x.step());
+        standard[i] = standardizer(of.norm, at.channel + i, of.x.step());
+      }
+      const int64_t first = blockIdx.x * pixelsPerBlock + at.row, last = (blockIdx.x + 1) * pixelsPerBlock;
+      const int64_t end = last < tiling.pixels ? last : tiling.pixels;
+#pragma unroll 4
+      for (int64_t pixel = first; pixel < end; pixel += tiling.rows) {
+        const Vector<width> x = load<width>(of.x, pixel * tiling.c + at.channel);
+        const Vector<width> d = dy.template at<width>(pixel, at.channel);
+        for (int i = 0; i < width; ++i) {
+          const float dz = norm[i](x.v[i]) <= 0.0f ? 0.0f : d.v[i];
+          dzSum[i] += dz;
+          dzxSum[i] = fmaf(dz, standard[i](x.v[i]), dzxSum[i]);
+        }
+      }
+    }
+    float* row = sums + at.row * 2 * channels + at.channel - begin;
+    for (int i = 0; i < width; ++i) {
+      row[i] = dzSum[i];
+      row[channels + i] = dzxSum[i];
+    }
+  }
+  sumRows(sums, tiling.rows, 2 * channels);
+
+  const int count = tiling.c - begin < channels ? tiling.c - begin : channels;
+  for (int i = static_cast<int>(threadIdx.x); i < 2 * count; i += kThreads) {
+    const int which = i / count, channel = i % count;
+    partials.at(begin + channel, which, static_cast<int>(blockIdx.x)) = sums[which * channels + channel];
+  }
+  if (!isLastBlock(counters + blockIdx.y, gridDim.x, word)) return;
+  forEachChannelTotal(partials, begin, begin + count, [&](int channel, float dz, float dzx) {
+    finishNormGradient(of.norm, channel, dz, dzx, static_cast<float>(tiling.pixels), of.x.step(), of.gammaGradient, of.betaGradient,
+                       of.vectors);
+  });
+}
+
+constexpr int kPixelsApplied = 4;  // of a thread, all loaded before the first is used
+
+template <int width, class Gradient>
+__global__ void normGradientApply(NormGradientArguments of, Gradient dy, Tiling tiling) {
+  const Place at(tiling, width);
+  if (!at.active) return;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * tiling.rows * kPixelsApplied + at.row;
+  Vector<width> x[kPixelsApplied], d[kPixelsApplied];
+#pragma unroll
+  for (int p = 0; p < kPixelsApplied; ++p) {
+    const int64_t pixel = first + p * tiling.rows;
+    if (pixel >= tiling.pixels) break;
+    x[p] = load<width>(of.x, pixel * tiling.c + at.channel);
+    d[p] = dy.template at<width>(pixel, at.channel);
+  }
+  Affine norm[width];
+  float slope[width], tilt[width], offset[width];
+  for (int i = 0; i < width; ++i) {
+    const int channel = at.channel + i;
+    norm[i] = normAffine(of.norm, channel, of.x.step());
+    slope[i] = of.vectors.slope[channel];
+    tilt[i] = of.vectors.tilt[channel];
+    offset[i] = of.vectors.offset[channel];
+  }
+#pragma unroll
+  for (int p = 0; p < kPixelsApplied; ++p) {
+    const int64_t pixel = first + p * tiling.rows;
+    if (pixel >= tiling.pixels) break;
+    Vector<width> dx;
+    for (int i = 0; i < width; ++i) {
+      const float dz = norm[i](x[p].v[i]) <= 0.0f ? 0.0f : d[p].v[i];
+      dx.v[i] = fmaf(slope[i], dz, fmaf(tilt[i], x[p].v[i], offset[i]));
+    }
+    store(of.dx + pixel * tiling.c + at.channel, dx);
+  }
+}
+
+// `takesVectors`: of dy; x and dx are looked at here.
+template <class Gradient>
+void enqueueNormGradient(const Context& context, const Norm& norm, const NormGradient& gradient, StreamPointer x,
+                         const Gradient& dy, bool takesVectors, float* dx, int64_t pixels, int c,
+                         const NormGradientLayout& layout) {
+  const NormGradientArguments arguments{x,
+                                        normArguments(norm, context.memory, c),
+                                        layout.vectors,
+                                        context.at<float>(gradient.gamma),
+                                        context.at<float>(gradient.beta),
+                                        dx};
+  withWidth(takesVectors && c % 4 == 0 && isAligned(x.data, dx), [&](auto constant) {
+    constexpr int width = decltype(constant)::value;
+    const Tiling tiling(pixels, c, width);
+    const size_t sums = sizeof(float) * static_cast<size_t>(tiling.rows * 2 * tiling.lanes * width);
+    launch(context.stream, normGradientSums<width, Gradient>, tiling.grid(layout.pixelsPerBlock), kThreads, sums + sizeof(unsigned),
+           arguments, dy, tiling, layout.pixelsPerBlock, ChannelPartials{layout.partials, layout.splits, c}, context.counters);
+    launch(context.stream, normGradientApply<width, Gradient>, tiling.grid(int64_t{kPixelsApplied} * tiling.rows), kThreads, 0,
+           arguments, dy, tiling);
+  });
+}
+
+}  // namespace
+#endif
+
+}  // namespace revnet::cuda

@@ -1,0 +1,361 @@
+// Residual functions and the reversible blocks made of them (the paper's equations 6 to 8 and its Algorithm 1), as lists of
+// launches. All fusion happens inside the passes of convolution.cu and weights_gradient.cu:
+//   forward    a convolution reads its input through the norm; the last one adds to the stream as it writes, and whoever writes a
+//              tensor whose statistics are asked for makes them, and the norm that reads it next
+//   backward   for each layer, from the last: the gradient of its output is read through the norm above it; dX masks by this
+//              layer's ReLU and sums for this layer's norm as it writes; at the end dx += the gradient through the first norm
+// With L layers: forward 1 + L launches; backward 1 + 2 L + 2, and L more where F is recomputed.
+//
+// addGradientKernel: 4 bytes of dz, dx and x read and 4 written an element; 256 threads a block.
+#include "cuda/convolution.cuh"
+#include "cuda/prepare.cuh"
+#include "cuda/run.h"
+#include "cuda/vector.cuh"
+
+namespace revnet::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kMaxBlocks = 2048;
+
+struct GradientSum {
+  Source source;
+  StreamPointer dx;
+  int64_t pixels;
+  int c;
+};
+
+#if REVNET_KERNEL_CODE
+
+// dx += source, element by element.
+__global__ void __launch_bounds__(kThreads) addGradientKernel(const __grid_constant__ GradientSum sum) {
+  const int groups = ceilDiv(sum.c, 4);
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t each = static_cast<int64_t>(gridDim.x) * kThreads / groups;
+  const int channel = static_cast<int>(thread % groups) * 4, count = sum.c - channel;
+  if (thread / groups >= each) return;
+  const bool whole = sum.c % 4 == 0 && sum.dx.aligned;
+  withReader(sum.source, channel, sum.c, [&](const auto& reader) {
+    for (int64_t pixel = thread / groups; pixel < sum.pixels; pixel += each) {
+      float more[4], dx[4];
+      float* const to = static_cast<float*>(sum.dx.data) + pixel * sum.c + channel;
+      reader.read(pixel * sum.c + channel, more);
+      loadFour(dx, to, count, whole);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) dx[i] += more[i];
+      storeFour(to, dx, count, whole);
+    }
+  });
+}
+
+#endif
+
+// ---- Forward and inverse -----------------------------------------------------------------------------------------------------
+
+// A residual function made ready to run forward.
+class ForwardFunction {
+ public:
+  // What is known before the op starts; the rest is made by the passes that write what the norms read.
+  struct Known {
+    bool firstNorm, innerNorms;
+  };
+
+  ForwardFunction(const ResidualFunction& function, Operand x, const Hidden& hidden, Known known, bool packed, Precision precision,
+                  const Memory* memory, Carver& carver, Preparation& preparation)
+      : function_(function), x_(x), hidden_(hidden) {
+    for (size_t i = 0; i < depth(); ++i) {
+      const ResidualFunction::Layer& layer = function.layers[i];
+      const ConvolutionPlan plan = planForward(layer.convolution, precision);
+      const std::byte* weights = packed ? preparation.pack(layer.weight, plan.layout, precision, memory, carver) : nullptr;
+      ChannelNorm* norm = preparation.norm(layer.norm, input(i), layer.convolution.c, memory, carver,
+                                           i == 0 ? known.firstNorm : known.innerNorms);
+      layers_.push_back({plan, weights, norm});
+    }
+  }
+
+  size_t depth() const { return function_.layers.size(); }
+  Operand input(size_t i) const { return i == 0 ? x_ : hidden_.empty() ? Operand{} : hidden_[i - 1]; }
+  const ResidualFunction::Layer& layer(size_t i) const { return function_.layers[i]; }
+  ChannelNorm* norm(size_t i) const { return layers_[i].norm; }
+  void cover(PartialSums::Extent& extent) const {
+    for (const Layer& layer : layers_) extent.cover(layer.plan);
+  }
+  Source source(size_t i, const Memory& memory) const { return normSource(streamAt(memory, input(i)), norm(i)); }
+
+  // What a pass has to make for the norm of layer i, whose input it writes.
+  StatisticsTarget statisticsFor(size_t i, Operand statistics, const Memory& memory) const {
+    const Norm& norm = layer(i).norm;
+    return {memory.at<float>(statistics), normArguments(norm, memory, layer(i).convolution.c), this->norm(i)};
+  }
+
+  // target.y = target.base + sign * q(F(x))
+  void run(const Context& context, const PartialSums& partials, bool computeStatistics, const Target& target) const {
+    for (size_t i = 0; i < depth(); ++i) {
+      Target to = target;
+      if (i + 1 < depth()) {
+        to = {};
+        to.y = streamAt(context.memory, hidden_[i]);
+        if (computeStatistics) to.statistics = statisticsFor(i + 1, layer(i + 1).norm.statistics, context.memory);
+      }
+      convolve(context, layers_[i].plan, source(i, context.memory), layers_[i].weights, to, partials);
+    }
+  }
+
+ private:
+  struct Layer {
+    ConvolutionPlan plan;
+    const std::byte* weights;
+    ChannelNorm* norm;
+  };
+  const ResidualFunction& function_;
+  Operand x_;
+  const Hidden& hidden_;
+  std::vector<Layer> layers_;
+};
+
+// y = base + sign * q(...)
+Target sumTarget(const Memory& memory, Operand base, Operand y, int sign, Operand outOfRange = {}) {
+  Target target;
+  target.base = streamAt(memory, base);
+  target.y = streamAt(memory, y);
+  target.sign = sign;
+  target.outOfRange = memory.at<int>(outOfRange);
+  return target;
+}
+
+struct ResidualForwardLayout {
+  Preparation preparation;
+  ForwardFunction function;
+  PartialSums partials;
+
+  ResidualForwardLayout(const ResidualForward& op, Precision precision, const Memory* memory, Carver& carver)
+      : function(op.function, op.x, op.hidden, {true, !op.computeStatistics}, true, precision, memory, carver, preparation) {
+    PartialSums::Extent extent;
+    function.cover(extent);
+    partials = extent.carve(carver);
+  }
+};
+
+// F and G of a reversible block. G's first norm reads what F's last pass writes.
+struct ReversibleLayout {
+  Preparation preparation;
+  ForwardFunction f, g;
+  PartialSums partials;
+
+  template <class Record>
+  ReversibleLayout(const Record& op, bool computeStatistics, Precision precision, const Memory* memory, Carver& carver)
+      : f(op.f, op.stream2, op.hidden, {true, !computeStatistics}, true, precision, memory, carver, preparation),
+        g(op.g, op.stream1, op.hidden, {!computeStatistics, !computeStatistics}, true, precision, memory, carver, preparation) {
+    PartialSums::Extent extent;
+    f.cover(extent);
+    g.cover(extent);
+    partials = extent.carve(carver);
+  }
+};
+
+// ---- Backward ------------------------------------------------------------------------------------------------------------------
+
+// What the backward passes of one function, or of two that run one after the other, share.
+struct BackwardScratch {
+  size_t dzElements = 0, weightFloats = 0;
+  PartialSums::Extent extent;
+  float *dz[2] = {}, *weightPartials = nullptr;  // dz of one layer is read while that of the next is written
+  PartialSums partials{};
+
+  void cover(const ResidualFunction& function, Precision precision) {
+    size_t weights = 0;
+    for (const auto& layer : function.layers) {
+      dzElements = std::max(dzElements, static_cast<size_t>(layer.convolution.inputElements()));
+      weights += planBackwardWeights(layer.convolution, precision).partialFloats();
+      extent.cover(planForward(layer.convolution, precision));
+      extent.cover(planBackwardData(layer.convolution, precision));
+    }
+    weightFloats = std::max(weightFloats, weights);
+  }
+  void carve(Carver& carver) {
+    for (float*& buffer : dz) buffer = carver.take<float>(dzElements);
+    weightPartials = carver.take<float>(weightFloats);
+    partials = extent.carve(carver);
+  }
+};
+
+class BackwardFunction {
+ public:
+  // `recompute`: the hidden tensors are made again; otherwise they are as the forward pass left them.
+  BackwardFunction(const ResidualFunction& function, const ResidualGradient& gradient, Operand x, const Hidden& hidden,
+                   bool recompute, Precision precision, const Memory* memory, Carver& carver, Preparation& preparation)
+      : forward_(function, x, hidden, {true, true}, recompute, precision, memory, carver, preparation),
+        gradient_(gradient),
+        hidden_(hidden) {
+    for (const auto& layer : function.layers) {
+      const ConvolutionPlan data = planBackwardData(layer.convolution, precision);
+      layers_.push_back({data, preparation.pack(layer.weight, data.layout, precision, memory, carver),
+                         planBackwardWeights(layer.convolution, precision), NormGradientVectors(layer.convolution.c, carver)});
+    }
+  }
+
+  // stream -= q(F(x)), and the hidden tensors.
+  void reconstruct(const Context& context, const BackwardScratch& scratch, Operand stream) const {
+    forward_.run(context, scratch.partials, false, sumTarget(context.memory, stream, stream, -1));
+  }
+
+  // dx += (dF/dx)^T dy, and the gradients of the parameters.
+  void run(const Context& context, const BackwardScratch& scratch, Operand dyOperand, Operand dxOperand) const {
+    const Memory& memory = context.memory;
+    Source dy = plainSource(streamAt(memory, dyOperand));
+    PendingSum pending[kMaxPendingSums];
+    float* partials = scratch.weightPartials;
+    for (size_t i = forward_.depth(); i-- > 0;) {
+      const Layer& layer = layers_[i];
+      const ResidualFunction::Layer& record = forward_.layer(i);
+      const ResidualGradient::Layer& gradients = gradient_.layers[i];
+      float* const dz = scratch.dz[i % 2];
+
+      auto* const weightGradient = context.at<float>(gradients.weight);
+      convolveBackwardWeights(context, layer.weightsGradient, forward_.source(i, memory), dy, weightGradient, partials);
+      pending[i] = {partials, weightGradient, layer.weightsGradient.splits, layer.weightsGradient.elements()};
+      partials += layer.weightsGradient.partialFloats();
+
+      Target target;
+      target.y = {dz, false, true};
+      if (record.norm) {
+        target.writing = Writing::Mask;
+        target.x = streamAt(memory, forward_.input(i));
+        target.norm = forward_.norm(i);
+        target.normArguments = normArguments(record.norm, memory, record.convolution.c);
+        target.gammaGradient = context.at<float>(gradients.norm.gamma);
+        target.betaGradient = context.at<float>(gradients.norm.beta);
+        target.vectors = layer.vectors;
+      }
+      convolve(context, layer.data, dy, layer.weights, target, scratch.partials);
+      dy = record.norm ? normGradientSource(dz, streamAt(memory, forward_.input(i)), layer.vectors) : plainSource(target.y);
+    }
+    sumPartials(context, pending, static_cast<int>(forward_.depth()));
+
+    const Convolution& first = forward_.layer(0).convolution;
+    const GradientSum sum{dy, streamAt(memory, dxOperand), first.inputElements() / first.c, first.c};
+    const int64_t threads = sum.pixels * ceilDiv(sum.c, 4);
+    const auto blocks = std::clamp<int64_t>((threads + kThreads - 1) / kThreads, ceilDiv(ceilDiv(sum.c, 4), kThreads), kMaxBlocks);
+    launch(context.stream, addGradientKernel, dim3(static_cast<unsigned>(blocks)), kThreads, 0, sum);
+  }
+
+ private:
+  struct Layer {
+    ConvolutionPlan data;
+    const std::byte* weights;
+    WeightsGradientPlan weightsGradient;
+    NormGradientVectors vectors;
+  };
+  ForwardFunction forward_;
+  const ResidualGradient& gradient_;
+  const Hidden& hidden_;
+  std::vector<Layer> layers_;
+};
+
+struct ResidualBackwardLayout {
+  Preparation preparation;
+  BackwardFunction function;
+  BackwardScratch scratch;
+
+  ResidualBackwardLayout(const ResidualBackward& op, Precision precision, const Memory* memory, Carver& carver)
+      : function(op.function, op.gradient, op.x, op.hidden, false, precision, memory, carver, preparation) {
+    scratch.cover(op.function, precision);
+    scratch.carve(carver);
+  }
+};
+
+struct ReversibleBackwardLayout {
+  Preparation preparation;
+  BackwardFunction f, g;
+  BackwardScratch scratch;
+
+  ReversibleBackwardLayout(const ReversibleBackward& op, Precision precision, const Memory* memory, Carver& carver)
+      : f(op.f, op.fGradient, op.stream2, op.hidden, true, precision, memory, carver, preparation),
+        g(op.g, op.gGradient, op.stream1, op.hidden, true, precision, memory, carver, preparation) {
+    scratch.cover(op.f, precision);
+    scratch.cover(op.g, precision);
+    scratch.carve(carver);
+  }
+};
+
+}  // namespace
+
+// ---- Ops -----------------------------------------------------------------------------------------------------------------------
+
+size_t workspaceBytes(const ResidualForward& op, Precision precision) {
+  Carver carver(nullptr);
+  const ResidualForwardLayout layout(op, precision, nullptr, carver);
+  return carver.used();
+}
+void run(const ResidualForward& op, const Context& context) {
+  Carver carver(context.memory.workspace);
+  const ResidualForwardLayout at(op, context.precision, &context.memory, carver);
+  at.preparation.launch(context);
+  Target target = sumTarget(context.memory, op.base, op.y, 1, op.outOfRange);
+  target.statistics.statistics = context.at<float>(op.statistics);
+  at.function.run(context, at.partials, op.computeStatistics, target);
+}
+
+size_t workspaceBytes(const ResidualBackward& op, Precision precision) {
+  Carver carver(nullptr);
+  const ResidualBackwardLayout layout(op, precision, nullptr, carver);
+  return carver.used();
+}
+void run(const ResidualBackward& op, const Context& context) {
+  Carver carver(context.memory.workspace);
+  const ResidualBackwardLayout at(op, context.precision, &context.memory, carver);
+  at.preparation.launch(context);
+  at.function.run(context, at.scratch, op.dy, op.dx);
+}
+
+size_t workspaceBytes(const ReversibleForward& op, Precision precision) {
+  Carver carver(nullptr);
+  const ReversibleLayout layout(op, op.computeStatistics, precision, nullptr, carver);
+  return carver.used();
+}
+// y1 = x1 + q(F(x2));  y2 = x2 + q(G(y1))
+void run(const ReversibleForward& op, const Context& context) {
+  Carver carver(context.memory.workspace);
+  const ReversibleLayout at(op, op.computeStatistics, context.precision, &context.memory, carver);
+  at.preparation.launch(context);
+  Target y1 = sumTarget(context.memory, op.stream1, op.stream1, 1, op.outOfRange);
+  Target y2 = sumTarget(context.memory, op.stream2, op.stream2, 1, op.outOfRange);
+  if (op.computeStatistics) {
+    y1.statistics = at.g.statisticsFor(0, op.statistics1, context.memory);
+    y2.statistics.statistics = context.at<float>(op.statistics2);
+  }
+  at.f.run(context, at.partials, op.computeStatistics, y1);
+  at.g.run(context, at.partials, op.computeStatistics, y2);
+}
+
+size_t workspaceBytes(const ReversibleInverse& op, Precision precision) {
+  Carver carver(nullptr);
+  const ReversibleLayout layout(op, false, precision, nullptr, carver);
+  return carver.used();
+}
+// x2 = y2 - q(G(y1));  x1 = y1 - q(F(x2))
+void run(const ReversibleInverse& op, const Context& context) {
+  Carver carver(context.memory.workspace);
+  const ReversibleLayout at(op, false, context.precision, &context.memory, carver);
+  at.preparation.launch(context);
+  at.g.run(context, at.partials, false, sumTarget(context.memory, op.stream2, op.stream2, -1));
+  at.f.run(context, at.partials, false, sumTarget(context.memory, op.stream1, op.stream1, -1));
+}
+
+size_t workspaceBytes(const ReversibleBackward& op, Precision precision) {
+  Carver carver(nullptr);
+  const ReversibleBackwardLayout layout(op, precision, nullptr, carver);
+  return carver.used();
+}
+// Algorithm 1: x2 = y2 - q(G(y1)), dy1 += (dG/dy1)^T dy2;  x1 = y1 - q(F(x2)), dx2 = dy2 + (dF/dx2)^T dy1;  dx1 = dy1.
+void run(const ReversibleBackward& op, const Context& context) {
+  Carver carver(context.memory.workspace);
+  const ReversibleBackwardLayout at(op, context.precision, &context.memory, carver);
+  at.preparation.launch(context);
+  at.g.reconstruct(context, at.scratch, op.stream2);
+  at.g.run(context, at.scratch, op.gradient2, op.gradient1);
+  at.f.reconstruct(context, at.scratch, op.stream1);
+  at.f.run(context, at.scratch, op.gradient1, op.gradient2);
+}
+
+}  // namespace revnet::cuda
