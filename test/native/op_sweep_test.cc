@@ -169,3 +169,10 @@ TEST(everyOpStaysInBoundsOnCpu) {
   for (const std::string& isa : cpuInstructionSets())
     for (const int threads : {1, 3}) sweep([&] { return makeCpuBackend(threads, isa); }, 2);
 }
+
+#if defined(REVNET_EMULATED)
+TEST(everyOpStaysInBoundsOnEmulatedCuda) {
+  for (const Precision precision : {Precision::Float32, Precision::Tf32, Precision::Bfloat16})
+    sweep([&] { return makeCudaBackend(0, precision); }, 3);
+}
+#endif

@@ -1,6 +1,6 @@
 /**
  * The list of op cases that every backend must pass. Between them: channels 1, 3, 5, 8, 14, 16, 28, 56, 64; edges 1 to 17,
- * odd and not square; batches 1 to 7; kernels 1, 3, 7; strides 1, 2; with and without norm; real and fixed streams; one and
+ * odd and not square, 32; batches 1 to 7, 12, 66; kernels 1, 3, 7; strides 1, 2; with and without norm; real and fixed streams; one and
  * two parts; basic and bottleneck functions; operands that are one buffer where the op allows it.
  */
 import type { Case, Families, Parameters } from "./families.js";
@@ -38,6 +38,14 @@ const convolutions = convolutionShapes.flatMap((shape, i) =>
     }),
   ),
 );
+
+/** Enough pixels for the widest tiles of a GPU's kernels (6 and 12 images), and for more than one tile a block (66). */
+const largeConvolutions = [
+  { n: 12, c: 3, k: 64, kernel: 3, norm: true, stream: "fixed", y: "fixed" },
+  { n: 12, c: 64, k: 3, kernel: 3, norm: true, stream: "real", y: "real" },
+  { n: 6, c: 56, k: 56, kernel: 1, norm: false, stream: "real", y: "fixed" },
+  { n: 66, c: 8, k: 16, kernel: 1, norm: true, stream: "fixed", y: "real" },
+].map((parameters) => ({ family: "convolution", h: 32, w: 32, stride: 1, ...parameters }) as Parameters<"convolution">);
 
 const extents = [
   { n: 1, h: 1, w: 1, c: 1 },
@@ -111,6 +119,7 @@ export const cases: Case[] = [
   ...classifier,
   ...both("residual", residuals),
   ...both("reversible", reversibles),
+  ...largeConvolutions,
 ].map((parameters, i) => ({ ...parameters, seed: 1000 + i }) as Case);
 
 /** One line that says which case it is. */

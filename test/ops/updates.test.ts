@@ -238,6 +238,8 @@ function updatesSuite(name: string): void {
 }
 
 describe("updates on the reference", () => updatesSuite("reference"));
-const cpu = native.devices().find(({ name }) => name === "cpu");
-if (cpu?.available) describe("updates on the cpu", () => updatesSuite("cpu"));
-else describe.skip(`updates on the cpu (${cpu?.description ?? "not in this build"})`, () => it("is skipped", () => {}));
+for (const name of ["cpu", "cuda"]) {
+  const device = native.devices().find((found) => found.name === name || found.name === `${name}:0`);
+  if (device?.available) describe(`updates on the ${name}`, () => updatesSuite(name));
+  else describe.skip(`updates on the ${name} (${device?.description ?? "not in this build"})`, () => it("is skipped", () => {}));
+}

@@ -1,0 +1,45 @@
+/** Training in each precision of a CUDA device: exactly reversible in all of them. Runs where there is a CUDA device. */
+import { expect } from "chai";
+import { type TrainOptions, trainRevNet } from "../../lib/index.js";
+import { DEVICES, TINY_REVNET, tinyDataset } from "../support/tiny.js";
+
+const device = DEVICES.find((name) => name.startsWith("cuda"));
+const PRECISIONS = ["float32", "tf32", "bfloat16"] as const;
+
+async function train(overrides: Partial<TrainOptions>) {
+  const result = await trainRevNet({
+    model: TINY_REVNET,
+    data: tinyDataset(),
+    device,
+    batchSize: 16,
+    steps: 20,
+    augment: false,
+    optimizer: { learningRate: 0.05 },
+    schedule: "constant",
+    ...overrides,
+  });
+  result.network.dispose();
+  return result.summary;
+}
+
+describe("precisions on cuda", function () {
+  this.timeout(300_000);
+  before(function () {
+    if (!device) this.skip();
+  });
+
+  for (const precision of PRECISIONS)
+    it(`${precision}: reversible and stored training give the same bits, and learn`, async () => {
+      const reversible = await train({ precision, activations: "reversible" });
+      const stored = await train({ precision, activations: "stored" });
+      expect(reversible.weightsSha256).to.equal(stored.weightsSha256);
+      expect(reversible.reconstruction).to.deep.equal({ exact: true, outOfRange: 0 });
+      expect(reversible.precision).to.equal(precision);
+      expect(reversible.trainLoss).to.be.below(1);
+    });
+
+  it("differ from each other", async () => {
+    const hashes = await Promise.all(PRECISIONS.map(async (precision) => (await train({ precision, steps: 3 })).weightsSha256));
+    expect(new Set(hashes).size).to.equal(PRECISIONS.length);
+  });
+});

@@ -1,0 +1,161 @@
+// The CUDA backend itself, on emulated devices: memory that runs out, captures and devices that fail, sessions side by side, and
+// nothing left behind.
+#include <cstdlib>
+
+#include "check.h"
+#include "core/session.h"
+#include "cuda/devices.h"
+#include "emulation/runtime.h"
+
+using namespace revnet;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+const std::atomic<bool> kGoOn{false};
+
+// The emulation as these variables say, for as long as this lives.
+class Devices {
+ public:
+  explicit Devices(const char* count = "1") {
+    setenv("REVNET_EMULATION_DEVICES", count, 1);
+    emulation::Runtime::get().configure();
+  }
+  ~Devices() {
+    unsetenv("REVNET_EMULATION_DEVICES");
+    emulation::Runtime::get().configure();
+  }
+  emulation::Device& operator[](size_t number) { return *emulation::Runtime::get().devices[number]; }
+};
+
+std::unique_ptr<Session> cudaSession(int device = 0) {
+  return std::make_unique<Session>(makeCudaBackend(device, Precision::Float32));
+}
+
+BufferSpec real(const std::string& name, int64_t elements) { return {name, ElementType::Real, elements, Category::Data}; }
+
+// y = x
+struct CopySession {
+  std::unique_ptr<Session> session;
+  size_t x, y, program;
+
+  explicit CopySession(int64_t elements = 16, int device = 0)
+      : session(cudaSession(device)), x(session->addBuffer(real("x", elements))), y(session->addBuffer(real("y", elements))) {
+    Copy op;
+    op.elements = elements;
+    op.x = {static_cast<int>(x)};
+    op.y = {static_cast<int>(y)};
+    program = session->addProgram({}, {op});
+  }
+  HostArray run(const Floats& values) { return session->run(program, {{x, values}}, {y}, kGoOn).front(); }
+};
+
+// Repeats after a prime number of values, so that no two parts of a copy look alike.
+Floats counting(size_t count, float step) {
+  Floats values(count);
+  for (size_t i = 0; i < count; ++i) values[i] = static_cast<float>(i % 65521) * step;
+  return values;
+}
+
+// Operands are nowhere: it is captured, not run.
+std::vector<Op> linear(int n) {
+  LinearForward op;
+  op.n = n;
+  op.in = op.out = 1;
+  return {op};
+}
+
+}  // namespace
+
+TEST(cudaCopiesMoreThanItsStagingHolds) {
+  Devices devices;
+  const size_t elements = (5 << 20) / sizeof(float) + 3;
+  CopySession copy(static_cast<int64_t>(elements));
+  for (const float step : {1.0f, -0.5f}) CHECK(copy.run(counting(elements, step)) == HostArray(counting(elements, step)));
+}
+
+TEST(cudaSessionsRunSideBySide) {
+  Devices devices("2");
+  auto a = std::make_unique<CopySession>(16, 0);
+  CopySession b(16, 0), other(16, 1);
+  for (const float step : {1.0f, 2.0f, 3.0f}) {
+    CHECK(a->run(counting(16, step)) == HostArray(counting(16, step)));
+    CHECK(b.run(counting(16, -step)) == HostArray(counting(16, -step)));
+    CHECK(other.run(counting(16, 9 * step)) == HostArray(counting(16, 9 * step)));
+  }
+  CHECK(devices[1].used > 0);
+  a.reset();
+  CHECK(b.run(counting(16, 7)) == HostArray(counting(16, 7)));
+}
+
+TEST(cudaLeavesNothingBehind) {
+  Devices devices;
+  auto& runtime = emulation::Runtime::get();
+  {
+    CopySession copy;
+    copy.run(counting(16, 1));
+    // Ends while its last run is still to come.
+    copy.session->write(copy.x, counting(16, 2));
+    CHECK(devices[0].used > 0);
+  }
+  CHECK_EQUAL(devices[0].used, size_t{0});
+  CHECK(runtime.pinned.empty());
+  CHECK(runtime.streams.empty());
+  CHECK(runtime.events.empty());
+  CHECK(runtime.graphs.empty());
+  CHECK(runtime.executables.empty());
+}
+
+TEST(cudaSaysWhatMemoryIsThere) {
+  Devices devices;
+  CopySession copy;
+  copy.run(counting(16, 1));
+  devices[0].limit = devices[0].used + (size_t{3} << 30) / 2;
+  CHECK_THROWS("ERR_OUT_OF_MEMORY", "2.00 GiB were asked for, and 1.50 GiB of ",
+               copy.session->addBuffer(real("large", int64_t{1} << 29)));
+  // The session goes on, also with memory that does fit.
+  const size_t small = copy.session->addBuffer(real("small", 4));
+  CHECK(copy.session->read(small) == HostArray(Floats(4)));
+  CHECK(copy.run(counting(16, 3)) == HostArray(counting(16, 3)));
+}
+
+TEST(cudaNamesWhatFailsInACapture) {
+  Devices devices;
+  const auto backend = makeCudaBackend(0, Precision::Float32);
+  Memory memory;
+  memory.addresses.assign(1, nullptr);
+  memory.types.assign(1, ElementType::Real);
+  const std::vector<Op> possible = linear(8), impossible = linear(1 << 30);
+  // More blocks than a grid may have.
+  CHECK_THROWS("ERR_CUDA", "launch: cudaErrorInvalidConfiguration: ", backend->record(impossible, memory));
+  // The stream is as it was.
+  backend->finish();
+  CHECK(backend->record(possible, memory) != nullptr);
+}
+
+TEST(cudaSaysThatADeviceIsLost) {
+  Devices devices;
+  CopySession copy;
+  copy.run(counting(16, 1));
+  emulation::Runtime::get().setFault("planted");
+  CHECK_THROWS("ERR_CUDA", "cudaErrorLaunchFailure", copy.run(counting(16, 2)));
+  CHECK_THROWS("ERR_CUDA", "has to be started again", copy.session->read(copy.y));
+}
+
+TEST(cudaSaysWhyThereIsNoDevice) {
+  {
+    Devices devices("none");
+    CHECK(cudaDevices().devices.empty());
+    CHECK_EQUAL(cudaDevices().absence, "there is no NVIDIA driver on this machine");
+    CHECK_EQUAL(cudaBuild().driver, "");
+    CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "no NVIDIA driver", makeCudaBackend(0, Precision::Float32));
+  }
+  {
+    Devices devices("0");
+    CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "finds no GPU", makeCudaBackend(0, Precision::Float32));
+  }
+  Devices devices("2");
+  CHECK_EQUAL(cudaDevices().devices.size(), size_t{2});
+  CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "the last one is cuda:1", makeCudaBackend(2, Precision::Float32));
+}
