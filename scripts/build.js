@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 /**
- * Builds what a fresh clone or an installed package lacks: `node scripts/build.js [native] [typescript] [tests]`.
+ * Builds what a fresh clone or an installed package lacks: `node scripts/build.js [native] [typescript] [tests] [emulated]`.
  *   native      the addon, with CMake and a C++20 compiler; downloads nothing (npm runs this as the `install` script)
  *   typescript  lib/ to dist/ (in a clone; the published package brings dist/ along)
  *   tests       test/ to dist-test/
+ *   emulated    the addon with CUDA emulated on the processor (test/emulation), in build-emulated/, for tests
  * REVNET_CUDA=off leaves CUDA out even where there is a toolkit; CMAKE_BUILD_PARALLEL_LEVEL sets the number of jobs.
  */
 
@@ -83,7 +84,8 @@ function checkCompiler() {
   );
 }
 
-function buildNative() {
+/** `args`: of cmake-js, beside the command. */
+function buildNative(...args) {
   checkCMake();
   checkCompiler();
   checkMake();
@@ -93,7 +95,7 @@ function buildNative() {
     CMAKE_BUILD_PARALLEL_LEVEL: process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(os.availableParallelism()),
   };
   for (const command of ["configure", "build"]) {
-    const { status } = run(process.execPath, [cmakeJs, command, "--log-level", "error"], { stdio: "inherit", env });
+    const { status } = run(process.execPath, [cmakeJs, command, "--log-level", "error", ...args], { stdio: "inherit", env });
     if (status !== 0) fail("revnet: the native addon could not be built; what CMake or the compiler said is above.");
   }
 }
@@ -113,7 +115,8 @@ function compile(project) {
 }
 
 const targets = {
-  native: buildNative,
+  native: () => buildNative(),
+  emulated: () => buildNative("--out", "build-emulated", "--CDREVNET_EMULATION=ON"),
   typescript() {
     compile("tsconfig.json");
     const main = path.join(root, "dist", "cli", "main.js");

@@ -27,7 +27,7 @@ run("cmake", [
   build,
   "-DREVNET_ADDON=OFF",
   "-DREVNET_TESTS=ON",
-  "-DREVNET_CUDA=off",
+  "-DREVNET_EMULATION=ON",
   "-DCMAKE_BUILD_TYPE=Debug",
   "--log-level=WARNING",
 ]);

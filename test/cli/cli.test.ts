@@ -300,6 +300,7 @@ describe("the command line", function () {
     expect(result.trainable).to.equal(true);
     expect(result.node).to.equal(process.version);
     expect(result.devices.map(({ name }: { name: string }) => name)).to.include.members(["reference", "cpu"]);
+    expect(result.build).to.include.keys("cuda", "cudaArchitectures", "cudaDriver");
     expect(result.reason).to.be.a("string").and.include(result.auto);
     expect((await revnet("doctor")).stdout).to.include("Training is possible");
   });

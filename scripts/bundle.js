@@ -1,0 +1,120 @@
+#!/usr/bin/env node
+/**
+ * Packs what is built here for a machine with a GPU but neither Node.js nor npm: build-bundle/revnet-bundle.tar.xz, which
+ * unpacks to a folder with run.sh (docs/gpu-testing.md). In it are this Node.js, the addon, the compiled package and those of
+ * its tests that need no other program.
+ */
+
+const { execFileSync } = require("node:child_process");
+const fs = require("node:fs");
+const path = require("node:path");
+
+const root = path.resolve(__dirname, "..");
+const output = path.join(root, "build-bundle");
+const folder = path.join(output, "revnet-bundle");
+const archive = path.join(output, "revnet-bundle.tar.xz");
+const maxBytes = 60e6;
+
+/** Suites of test/ that need nothing but the addon, and the modules that they and the package use. */
+const suites = ["binding", "cuda", "data", "network", "ops", "support", "training"];
+const modules = ["bindings", "chai", "fast-check", "mocha"];
+const golden = process.env.REVNET_GOLDEN_DIR ?? path.join(root, "..", "shared", "golden");
+
+const runScript = `#!/bin/sh
+# revnet on a machine with a GPU and nothing else. Results are printed; nothing outside the current folder is written.
+#   ./run.sh doctor                  what this machine offers
+#   ./run.sh test [MOCHA OPTIONS]    the tests, on every device there is; e.g. --grep cuda
+#   ./run.sh bench [OPTIONS]         times training steps; --help says more
+#   ./run.sh COMMAND [OPTIONS]       any other command of revnet, such as train
+#   ./run.sh node SCRIPT             a script, run by the Node.js that is packed here
+case "$0" in */*) here=\${0%/*} ;; *) here=. ;; esac
+here=$(CDPATH= cd -- "$here" && pwd) || exit 1
+# The C++ library that the addon was linked with, where this machine's own is older.
+export LD_LIBRARY_PATH="$here/lib\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export REVNET_GOLDEN_DIR="\${REVNET_GOLDEN_DIR-$here/golden}"
+case "\${1-}" in
+  test) shift; cd "$here" && exec ./node node_modules/mocha/bin/mocha.js "$@" ;;
+  node) shift; exec "$here/node" "$@" ;;
+  "") sed -n 's/^#   //p' "$0" ;;
+  *) exec "$here/node" "$here/dist/cli/main.js" "$@" ;;
+esac
+`;
+
+function fail(message) {
+  console.error(`bundle: ${message}`);
+  process.exit(1);
+}
+
+function copy(name, to = name) {
+  fs.cpSync(path.join(root, name), path.join(folder, to), { recursive: true, dereference: true });
+}
+
+/** The golden files, where there are any: the tests that need them are skipped without. */
+function copyGolden() {
+  const to = path.join(folder, "golden");
+  fs.mkdirSync(to);
+  for (const name of fs.existsSync(golden) ? fs.readdirSync(golden) : [])
+    fs.copyFileSync(path.join(golden, name), path.join(to, name));
+}
+
+/** A module's folder: where Node.js would find it from `from`. */
+function moduleFolder(name, from) {
+  for (let at = from; ; at = path.dirname(at)) {
+    const candidate = path.join(at, "node_modules", name);
+    if (fs.existsSync(path.join(candidate, "package.json"))) return candidate;
+    if (at === path.dirname(at)) fail(`the module '${name}' is not installed: run npm install`);
+  }
+}
+
+/** The folders of modules, relative to the root, and those of all that they need. */
+function moduleFolders(names, from = root, found = new Set()) {
+  for (const name of names) {
+    const at = moduleFolder(name, from);
+    const relative = path.relative(root, at);
+    if (found.has(relative)) continue;
+    found.add(relative);
+    const { dependencies = {} } = JSON.parse(fs.readFileSync(path.join(at, "package.json"), "utf8"));
+    moduleFolders(Object.keys(dependencies), at, found);
+  }
+  return found;
+}
+
+/** Libraries that the addon and Node.js load, by name: those of the C++ compiler, which an older system may lack. */
+function compilerLibraries() {
+  const addon = path.join(root, "build", "Release", "revnet.node");
+  const libraries = execFileSync("ldd", [addon, process.execPath], { encoding: "utf8" }).matchAll(
+    /(lib(?:stdc\+\+|gcc_s)\.so\.\d+) => (\S+)/g,
+  );
+  return new Map([...libraries].map(([, name, file]) => [name, file]));
+}
+
+function main() {
+  if (process.platform !== "linux") fail("bundles are for Linux, and made on it");
+  for (const built of ["build/Release/revnet.node", "dist/cli/main.js", "dist-test/test/ops"])
+    if (!fs.existsSync(path.join(root, built))) fail(`${built} is missing: run npm run build, and npm run pretest for the tests`);
+  const { cuda, cudaArchitectures } = require(path.join(root, "build", "Release", "revnet.node")).buildInfo();
+
+  fs.rmSync(output, { recursive: true, force: true });
+  fs.mkdirSync(path.join(folder, "lib"), { recursive: true });
+  for (const name of ["LICENSE", "package.json", ".mocharc.json", "assets", "bench", "dist", "models", "dist-test/lib"]) copy(name);
+  copy("build/Release/revnet.node");
+  for (const suite of suites) if (fs.existsSync(path.join(root, "dist-test", "test", suite))) copy(`dist-test/test/${suite}`);
+  for (const name of moduleFolders(modules)) copy(name);
+  copyGolden();
+  fs.copyFileSync(fs.realpathSync(process.execPath), path.join(folder, "node"));
+  fs.chmodSync(path.join(folder, "node"), 0o755);
+  for (const [name, file] of compilerLibraries()) fs.copyFileSync(fs.realpathSync(file), path.join(folder, "lib", name));
+  fs.writeFileSync(path.join(folder, "run.sh"), runScript, { mode: 0o755 });
+
+  execFileSync("tar", ["--owner=0", "--group=0", "-C", output, "-cJf", archive, path.basename(folder)], {
+    env: { ...process.env, XZ_OPT: "-6 -T0" },
+  });
+  const { size } = fs.statSync(archive);
+  const megabytes = (size / 1e6).toFixed(1);
+  if (size > maxBytes) fail(`${archive} takes ${megabytes} MB, and is to take at most ${maxBytes / 1e6}`);
+  console.log(
+    `${path.relative(root, archive)}: ${megabytes} MB, CUDA ${cuda ? `${cuda} for ${cudaArchitectures.join(", ")}` : "not in it"}`,
+  );
+}
+
+main();
