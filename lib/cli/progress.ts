@@ -49,6 +49,12 @@ export class Progress {
       case "warning":
         this.#line(`warning: step ${event.step}: ${event.message}`);
         break;
+      case "brokenImage":
+        this.#line(`warning: step ${event.step}: ${event.file} is left out: ${event.reason}`);
+        break;
+      case "data":
+        if (this.#stream.isTTY) this.#draw(`reading images ${event.done}/${event.total}`, event.done / event.total);
+        break;
       case "checkpoint":
       case "done":
         break;

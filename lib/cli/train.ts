@@ -19,7 +19,7 @@ const FLAGS = {
   momentum: { type: "number", help: "of SGD (default: the model's recipe)" },
   "weight-decay": { type: "number", help: "of conv and linear weights (default: the model's recipe)" },
   schedule: { type: "string", value: "NAME", help: "step, constant or cosine (default: the model's recipe)" },
-  "no-augment": { type: "boolean", help: "no random shifts and flips" },
+  "no-augment": { type: "boolean", help: "no random shifts, crops and flips" },
   activations: { type: "string", value: "MODE", help: "reversible (default) or stored; the weights are the same" },
   streams: { type: "string", value: "KIND", help: "fixed (default, exact) or float32 (drifts)" },
   precision: { type: "string", value: "NAME", help: "float32" },
@@ -71,7 +71,7 @@ export const train = defineCommand({
 });
 
 function toOptions(values: FlagValues<typeof FLAGS>, signal: AbortSignal): TrainOptions {
-  if (values.data === undefined) throw new UsageError("--data is missing: shapes, cifar-10 or cifar-100");
+  if (values.data === undefined) throw new UsageError("--data is missing: shapes, cifar-10, cifar-100 or image-folder");
   const { json: _, out, noAugment, learningRate, momentum, weightDecay, model = "revnet-38", ...same } = values;
   const optimizer = Object.fromEntries(
     Object.entries({ learningRate, momentum, weightDecay }).filter(([, value]) => value !== undefined),
@@ -100,6 +100,7 @@ function printSummary(summary: Summary, stored: number, out: string | undefined)
     ...(summary.reconstruction.outOfRange > 0
       ? [`out of range        ${summary.reconstruction.outOfRange} stream values, so the result is not to be trusted`]
       : []),
+    ...(summary.brokenImages.length === 0 ? [] : [`broken images       ${summary.brokenImages.length}, named in summary.json`]),
     `weights sha256      ${summary.weightsSha256}`,
     ...(out === undefined ? [] : [`files               ${out}`]),
   ];

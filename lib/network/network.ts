@@ -3,13 +3,13 @@
  * the order of the calls; several may be under way at once.
  */
 import type { BufferId, MemoryReport, Values } from "../../binding.js";
-import type { Dataset, Split } from "../data/dataset.js";
+import type { AnyDataset, AnySplit, Split } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
 import { writeOnnx } from "../formats/onnx.js";
 import { checkBoolean, checkChoice, checkInteger, checkOptions } from "../validation.js";
 import { chooseDevice, DEVICE_KEYS, type DeviceChoice, type DeviceOptions } from "./device.js";
 import { Executor } from "./executor.js";
-import { readModel, writeModel } from "./file.js";
+import { checkClassNames, modelMetadata, readModel, writeModel } from "./file.js";
 import type { ParameterInput, ParameterTensor } from "./host.js";
 import type { Images, Labels, Preprocessing } from "./images.js";
 import * as images from "./images.js";
@@ -37,7 +37,9 @@ export interface TrainingOptions {
   readonly activations?: Activations;
   /** Images kept on the device for as long as the network; absent: each step is given normalised images. */
   readonly data?: Split;
-  /** Random crops out of images padded by so many pixels, and random mirroring; default none. Only with `data`. */
+  /** Each step is given images as bytes, which are preprocessed on the device. */
+  readonly bytes?: boolean;
+  /** Random crops out of images padded by so many pixels, and random mirroring; default none. Only with `data` or `bytes`. */
   readonly padding?: number;
   readonly flip?: boolean;
 }
@@ -85,6 +87,7 @@ export async function loadNetwork(file: string, options: NetworkOptions & { read
       if (!model.tensors.has(name)) throw new RevNetError("ERR_INVALID_FILE", `'${file}': parameter '${name}' is missing`);
     network.setParameters(model.tensors);
     network.preprocessing = model.preprocessing;
+    network.classNames = model.classNames;
     return network;
   } catch (error) {
     network.dispose();
@@ -101,6 +104,7 @@ export class Network {
   readonly #executor: Executor;
   readonly #inference: Inference;
   #preprocessing: Preprocessing;
+  #classNames: readonly string[] | undefined;
 
   /** `spec` has been checked; see createNetwork. */
   constructor(spec: NetworkSpec, { seed = 0, streams = "fixed", ...device }: NetworkOptions) {
@@ -181,6 +185,15 @@ export class Network {
     this.#executor.host.later(this.#executor.buffers.mean, this.#preprocessing.mean);
   }
 
+  /** Names of the classes, by label, where they are known. Saved with the network. */
+  get classNames(): readonly string[] | undefined {
+    return this.#classNames;
+  }
+
+  set classNames(value: readonly string[] | undefined) {
+    this.#classNames = value === undefined ? undefined : checkClassNames(this.spec, value, "classNames");
+  }
+
   /**
    * Class probabilities by the running statistics, [count][classes].
    * @param pixels [count][height][width][channels], 0 to 255; any count
@@ -195,10 +208,10 @@ export class Network {
   }
 
   /**
-   * Loss and error by the running statistics, on a split or on a data set's test split.
-   * @throws RevNetError ERR_INVALID_ARGUMENT; ERR_ABORTED between two batches
+   * Loss and error by the running statistics, on a split or on a data set's test split. Broken images of a stream are left out.
+   * @throws RevNetError ERR_INVALID_ARGUMENT; ERR_ABORTED between two batches; ERR_INVALID_DATA from a stream
    */
-  evaluate(data: Dataset | Split, options: EvaluationOptions = {}): Promise<Evaluation> {
+  evaluate(data: AnyDataset | AnySplit, options: EvaluationOptions = {}): Promise<Evaluation> {
     return this.#inference.evaluate(data, options, this.#preprocessing);
   }
 
@@ -267,7 +280,7 @@ export class Network {
    * Momenta begin at 0 and are the network's: steps prepared later go on with them.
    */
   async prepareTraining(options: TrainingOptions): Promise<TrainingStep> {
-    checkOptions(options, ["batchSize", "activations", "data", "padding", "flip"]);
+    checkOptions(options, ["batchSize", "activations", "data", "bytes", "padding", "flip"]);
     const n = checkInteger(options.batchSize, 1, MAX_BATCH, "batchSize", CODE);
     const activations = checkActivations(options.activations);
     const few = norms(this.#topology).find(({ pixels }) => n * pixels < 2);
@@ -278,8 +291,11 @@ export class Network {
       );
     const augment = augmentation(this.spec, options);
     const split = options.data === undefined ? undefined : images.checkSplit(this.spec, options.data);
-    const source: ImageSource = split
-      ? { type: "dataset", ...this.#executor.addSplit(split), ...augment, scale: this.#preprocessing.scale }
+    // Images that come as bytes are a data set of one batch, written anew for each step.
+    const batch = options.bytes ? this.#executor.addBatch(n, images.imageElements(this.spec)) : undefined;
+    const device = batch ?? (split && this.#executor.addSplit(split));
+    const source: ImageSource = device
+      ? { type: "dataset", ...device, ...augment, scale: this.#preprocessing.scale }
       : { type: "real" };
     const recorded = this.#executor.program(`training ${n} ${activations} ${JSON.stringify(source)}`, (buffers) =>
       trainingProgram(this.#topology, buffers, { n, activations, streams: this.streams, source }),
@@ -289,7 +305,7 @@ export class Network {
       this.#executor.host.markTrained();
       return this.#executor.run(recorded, inputs, outputs);
     };
-    return new TrainingStep(this.spec, recorded.program, run, () => this.#executor.session.planned(recorded.id));
+    return new TrainingStep(this.spec, recorded.program, run, () => this.#executor.session.planned(recorded.id), batch);
   }
 
   /** Bytes allocated now, by category. */
@@ -300,7 +316,7 @@ export class Network {
   /** Writes model.safetensors, with the spec and the preprocessing in its metadata. Atomic. @throws RevNetError ERR_FILE */
   async save(file: string): Promise<void> {
     await this.#executor.host.pull();
-    await writeModel(file, this.spec, this.#preprocessing, this.#executor.host.tensors);
+    await writeModel(file, modelMetadata(this), this.#executor.host.tensors);
   }
 
   /**

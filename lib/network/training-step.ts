@@ -2,7 +2,7 @@
 import type { BufferId, MemoryReport, Values } from "../../binding.js";
 import { RevNetError } from "../errors.js";
 import { checkNumber, checkOptions, describe } from "../validation.js";
-import { checkLabels, checkNormalized, type Labels } from "./images.js";
+import { checkBatch, checkLabels, checkNormalized, type Labels } from "./images.js";
 import type { RealArray } from "./parameters.js";
 import type { TrainingProgram } from "./program.js";
 import type { NetworkSpec } from "./spec.js";
@@ -17,8 +17,8 @@ export interface StepSettings {
   readonly seed?: number | bigint;
 }
 
-/** Which images: by index where the data is on the device, otherwise normalised NHWC images themselves. */
-export type StepBatch = { readonly indices: Int32Array } | { readonly images: RealArray; readonly labels: Labels };
+/** Which images: by index where the data is on the device, otherwise NHWC images themselves: bytes, or normalised. */
+export type StepBatch = { readonly indices: Int32Array } | { readonly images: RealArray | Uint8Array; readonly labels: Labels };
 
 export interface StepResult {
   /** Mean over the batch, before the update. */
@@ -42,6 +42,8 @@ export class TrainingStep {
     private readonly runProgram: RunProgram,
     /** Bytes that the session will hold once the step has run. */
     readonly planned: () => MemoryReport,
+    /** Where images that are given as bytes go. */
+    private readonly given?: { readonly images: BufferId; readonly labels: BufferId },
   ) {}
 
   get batchSize(): number {
@@ -65,6 +67,7 @@ export class TrainingStep {
   }
 
   private batch(settings: StepSettings & StepBatch): [BufferId, Values][] {
+    if (this.given) return this.bytes(settings, this.given);
     const { indices, counter, images, labels } = this.program.inputs;
     if (indices !== undefined) {
       if (!("indices" in settings) || !(settings.indices instanceof Int32Array) || settings.indices.length !== this.batchSize)
@@ -74,7 +77,7 @@ export class TrainingStep {
         );
       return [
         [indices, settings.indices],
-        [counter!, Int32Array.of(...words(settings.seed ?? 0), ...words(settings.step ?? 0))],
+        [counter!, counterOf(settings)],
       ];
     }
     if (!("images" in settings))
@@ -86,7 +89,24 @@ export class TrainingStep {
       [labels!, checkLabels(this.spec, settings.labels, count)],
     ];
   }
+
+  /** Each image is gathered from its own row. */
+  private bytes(settings: StepSettings & StepBatch, to: { images: BufferId; labels: BufferId }): [BufferId, Values][] {
+    const { indices, counter } = this.program.inputs;
+    if (!("images" in settings) || !(settings.images instanceof Uint8Array))
+      throw new RevNetError(CODE, "this step takes { images, labels } with the images in a Uint8Array");
+    const count = checkBatch(this.spec, settings.images);
+    if (count !== this.batchSize) throw new RevNetError(CODE, `images: expected a batch of ${this.batchSize}, got ${count}`);
+    return [
+      [to.images, settings.images],
+      [to.labels, checkLabels(this.spec, settings.labels, count)],
+      [indices!, Int32Array.from({ length: count }, (_, i) => i)],
+      [counter!, counterOf(settings)],
+    ];
+  }
 }
+
+const counterOf = ({ seed = 0, step = 0 }: StepSettings) => Int32Array.of(...words(seed), ...words(step));
 
 /** A 64-bit number as two words, low first. */
 function words(value: number | bigint): [number, number] {

@@ -14,6 +14,20 @@ export interface StartEvent {
   /** Steps of the checkpoint that the run goes on from; 0 for a new run. */
   resumedFrom: number;
 }
+/** While a data set is read, before `start`. */
+export interface DataEvent {
+  type: "data";
+  done: number;
+  total: number;
+}
+/** An image that cannot be decoded, the first time that the run meets it; another one took its place. */
+export interface BrokenImageEvent {
+  type: "brokenImage";
+  /** The step that it was for, or that the validation followed. */
+  step: number;
+  file: string;
+  reason: string;
+}
 /** After each step. Steps and epochs count from 1. */
 export interface StepEvent {
   type: "step";
@@ -75,7 +89,9 @@ export interface DoneEvent {
   summary: Summary;
 }
 export type TrainingEvent =
+  | DataEvent
   | StartEvent
+  | BrokenImageEvent
   | StepEvent
   | OutOfRangeEvent
   | ValidationEvent

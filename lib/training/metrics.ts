@@ -1,12 +1,13 @@
-/** metrics.jsonl: one line for each step, validation and epoch, in order. */
+/** metrics.jsonl: one line for each step, validation, epoch and broken image, in order. */
 import * as fs from "node:fs/promises";
 import { Pacer } from "../data/pacer.js";
-import type { EpochEvent, OutOfRangeEvent, StepEvent, ValidationEvent } from "./events.js";
+import type { BrokenImageEvent, EpochEvent, OutOfRangeEvent, StepEvent, ValidationEvent } from "./events.js";
 
-export type MetricsRecord = StepEvent | OutOfRangeEvent | ValidationEvent | EpochEvent;
+export type MetricsRecord = BrokenImageEvent | StepEvent | OutOfRangeEvent | ValidationEvent | EpochEvent;
 
 /** The numbers of each record; what is not finite is null in JSON. */
 const FIELDS: Readonly<Record<MetricsRecord["type"], readonly string[]>> = {
+  brokenImage: ["step"],
   step: ["step", "epoch", "loss", "error", "learningRate", "milliseconds"],
   outOfRange: ["step", "count"],
   validation: ["step", "epoch", "loss", "error", "milliseconds"],
@@ -117,5 +118,6 @@ function parseRecord(line: string): MetricsRecord | undefined {
     if (record[field] === null) record[field] = Number.NaN;
     if (typeof record[field] !== "number") return undefined;
   }
+  if (type === "brokenImage" && (typeof record.file !== "string" || typeof record.reason !== "string")) return undefined;
   return record as unknown as MetricsRecord;
 }

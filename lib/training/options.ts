@@ -1,7 +1,9 @@
 /** What trainRevNet takes, checked and completed by the model's recipe. */
 import { availableParallelism } from "node:os";
-import { type Dataset, validateDataset } from "../data/dataset.js";
-import { DATASETS, type DatasetName, MAX_COUNT } from "../data/open.js";
+import { type AnyDataset, isStreamed, validateDataset } from "../data/dataset.js";
+import type { BROKEN_IMAGES } from "../data/image-folder.js";
+import { checkBroken, checkShare, DATASETS, type DatasetName, MAX_COUNT } from "../data/open.js";
+import { type DatasetInput, isSequence } from "../data/sequence.js";
 import { RevNetError } from "../errors.js";
 import { type Model, resolveModel } from "../network/models.js";
 import {
@@ -23,13 +25,17 @@ export const PRECISIONS = ["float32"] as const;
 export interface TrainOptions {
   /** A published model's name, a path to a JSON file, or a spec. Named models take the data's number of classes. */
   model: Model;
-  /** A data set's name, or any object that satisfies Dataset. */
-  data: DatasetName | Dataset;
+  /** A data set's name, or any object that satisfies Dataset or DatasetInput, whose splits may be iterables. */
+  data: DatasetName | DatasetInput | AnyDataset;
   /** Folder of the data set's files; not for `shapes`. */
   dataDir?: string | undefined;
   /** Number of training and of test images (see openDataset); default all. */
   trainCount?: number | undefined;
   testCount?: number | undefined;
+  /** image-folder without validation images of its own: the share of each class that is kept for it; default 0.1. */
+  validationShare?: number | undefined;
+  /** image-folder: "skip" (default) goes on without images that cannot be decoded, and reports them; "fail" ends the run. */
+  brokenImages?: (typeof BROKEN_IMAGES)[number] | undefined;
   /** How long to train: one of the two; default the recipe's steps. An epoch is floor(images / batchSize) steps. */
   epochs?: number | undefined;
   steps?: number | undefined;
@@ -72,10 +78,12 @@ export interface TrainOptions {
 export interface Settings {
   /** As given. */
   model: Model;
-  data: DatasetName | Dataset;
+  data: DatasetName | DatasetInput | AnyDataset;
   dataDir: string | undefined;
   trainCount: number | undefined;
   testCount: number | undefined;
+  validationShare: number | undefined;
+  brokenImages: (typeof BROKEN_IMAGES)[number] | undefined;
   length: { epochs: number } | { steps: number };
   batchSize: number;
   seed: number;
@@ -112,6 +120,8 @@ const KEYS = [
   "dataDir",
   "trainCount",
   "testCount",
+  "validationShare",
+  "brokenImages",
   "epochs",
   "steps",
   "batchSize",
@@ -169,6 +179,8 @@ export function resolveOptions(options: TrainOptions): Settings {
     dataDir: checkText(given.dataDir, "dataDir"),
     trainCount: integer("trainCount", undefined, 1, MAX_COUNT),
     testCount: integer("testCount", undefined, 1, MAX_COUNT),
+    validationShare: given.validationShare === undefined ? undefined : checkShare(given.validationShare),
+    brokenImages: given.brokenImages === undefined ? undefined : checkBroken(given.brokenImages),
     length: checkLength(given, recipe),
     batchSize: integer("batchSize", recipe.batchSize, 1, MAX_BATCH),
     seed: integer("seed", 0, 0, Number.MAX_SAFE_INTEGER),
@@ -191,7 +203,7 @@ export function resolveOptions(options: TrainOptions): Settings {
 }
 
 /** The spec to train: a named model takes the data's classes, a spec given as an object must have them. */
-export function specFor(model: Model, dataset: Dataset): NetworkSpec {
+export function specFor(model: Model, dataset: Pick<AnyDataset, "name" | "shape" | "classes">): NetworkSpec {
   const classes = dataset.classes.length;
   const spec = typeof model === "string" ? resolveModel(model, { classes }) : resolveModel(model);
   if (spec.classes !== classes)
@@ -204,11 +216,13 @@ export function specFor(model: Model, dataset: Dataset): NetworkSpec {
   return spec;
 }
 
-function checkData(given: TrainOptions): DatasetName | Dataset {
+function checkData(given: TrainOptions): Settings["data"] {
   if (typeof given.data === "object" && given.data !== null) {
-    for (const name of ["dataDir", "trainCount", "testCount"] as const)
+    for (const name of ["dataDir", "trainCount", "testCount", "validationShare", "brokenImages"] as const)
       if (given[name] !== undefined) throw new RevNetError(CODE, `${name}: is for data sets given by name`);
-    return validateDataset(given.data);
+    const isOther = (split: unknown) =>
+      isSequence(split) || (typeof split === "object" && split !== null && isStreamed(split as never));
+    return validateDataset<DatasetInput | AnyDataset>(given.data, isOther);
   }
   if (given.data === undefined)
     throw new RevNetError(CODE, `data: is missing; expected one of ${DATASETS.join(", ")} or a data set`);

@@ -34,6 +34,8 @@ export interface Summary {
     /** Elements of fixed-point streams that left their range, over all steps. */
     outOfRange: number;
   };
+  /** Images that could not be decoded, in the order in which the run met them. */
+  brokenImages: { file: string; reason: string }[];
   /** Of all parameters and running statistics, by name. */
   weightsSha256: string;
 }

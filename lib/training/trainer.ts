@@ -1,15 +1,17 @@
 /** The training loop. */
 import type { MemoryReport } from "../../binding.js";
-import type { Dataset } from "../data/dataset.js";
-import { meanImage, take } from "../data/dataset.js";
+import { type AnyDataset, type BrokenImage, type Dataset, isStreamed, meanImage, readImages } from "../data/dataset.js";
 import { openDataset } from "../data/open.js";
+import { readDataset } from "../data/sequence.js";
 import { RevNetError } from "../errors.js";
+import { resolveModel } from "../network/models.js";
 import { createNetwork, type Network } from "../network/network.js";
 import type { TrainingStep } from "../network/training-step.js";
 import type { Findings } from "../report/analysis.js";
 import { Batches } from "./batches.js";
 import { type Best, type Progress, restore } from "./checkpoint.js";
 import type { StepEvent, TrainingEvent, ValidationEvent } from "./events.js";
+import { type Fed, type Feed, feedOf } from "./feed.js";
 import { identityOf } from "./identity.js";
 import { Keeper } from "./keeper.js";
 import type { MetricsRecord } from "./metrics.js";
@@ -37,7 +39,16 @@ type Send = (event: TrainingEvent) => Promise<void>;
 
 async function train(settings: Settings, send: Send): Promise<TrainingResult> {
   throwIfAborted(settings.signal, 0);
-  const dataset = await openData(settings);
+  const dataset = await openData(settings, send);
+  try {
+    return await trainOn(dataset, settings, send);
+  } finally {
+    // A stream that was opened by the caller may be wanted again.
+    if ("close" in dataset && typeof settings.data === "string") await dataset.close();
+  }
+}
+
+async function trainOn(dataset: AnyDataset, settings: Settings, send: Send): Promise<TrainingResult> {
   throwIfAborted(settings.signal, 0);
   const spec = specFor(settings.model, dataset);
   if (settings.batchSize > dataset.train.count)
@@ -45,11 +56,13 @@ async function train(settings: Settings, send: Send): Promise<TrainingResult> {
       "ERR_INVALID_ARGUMENT",
       `batchSize: ${settings.batchSize} is more than the ${dataset.train.count} training images of ${dataset.name}`,
     );
-  const image = await meanImage(dataset.train);
+  const onProgress = (done: number, total: number) => void send({ type: "data", done, total });
+  const image = "mean" in dataset ? await dataset.mean(onProgress) : await meanImage((dataset as Dataset).train);
   const { device, seed, threads, streams } = settings;
   const network = await createNetwork(spec, { device, seed, threads, streams });
   try {
     network.preprocessing = { mean: image, scale: SCALE };
+    network.classNames = dataset.classes;
     return await new Trainer(settings, dataset, network, send).run();
   } catch (error) {
     network.dispose();
@@ -57,8 +70,19 @@ async function train(settings: Settings, send: Send): Promise<TrainingResult> {
   }
 }
 
-async function openData({ data, dataDir, trainCount, testCount }: Settings): Promise<Dataset> {
-  return typeof data === "string" ? openDataset(data, { dataDir, trainCount, testCount }) : data;
+async function openData(settings: Settings, send: Send): Promise<AnyDataset> {
+  const { data, dataDir, trainCount, testCount, validationShare, brokenImages, signal } = settings;
+  const shape = resolveModel(settings.model).input;
+  if (typeof data !== "string") return readDataset(data, shape, signal);
+  return openDataset(data, {
+    dataDir,
+    trainCount,
+    testCount,
+    validationShare,
+    brokenImages,
+    shape,
+    onWarning: ({ code, message }) => void send({ type: "warning", step: 0, code, message }),
+  });
 }
 
 function throwIfAborted(signal: AbortSignal | undefined, steps: number): void {
@@ -70,7 +94,7 @@ const isAbort = (error: unknown) => error instanceof RevNetError && error.code =
 /** One run on one network. */
 class Trainer {
   readonly #settings: Settings;
-  readonly #dataset: Dataset;
+  readonly #dataset: AnyDataset;
   readonly #network: Network;
   readonly #send: Send;
   readonly #batches: Batches;
@@ -91,10 +115,12 @@ class Trainer {
   /** With `patience`: the parameters at the best validation, unless the run was resumed since. */
   #bestParameters: Network["parameters"] | undefined;
   #epochStart = 0;
+  /** By file. */
+  readonly #broken = new Map<string, BrokenImage>();
   #evaluation: Findings["evaluation"];
   #reconstruction: Findings["reconstruction"];
 
-  constructor(settings: Settings, dataset: Dataset, network: Network, send: Send) {
+  constructor(settings: Settings, dataset: AnyDataset, network: Network, send: Send) {
     this.#settings = settings;
     this.#dataset = dataset;
     this.#network = network;
@@ -123,9 +149,12 @@ class Trainer {
   }
 
   async #train(): Promise<void> {
-    const { batchSize, activations, augment, signal } = this.#settings;
+    const { batchSize, activations, augment } = this.#settings;
     const { stepsPerEpoch } = this.#batches;
-    const step = await this.#network.prepareTraining({ batchSize, activations, data: this.#dataset.train, ...augment });
+    const { train } = this.#dataset;
+    const data = isStreamed(train) ? { bytes: true } : { data: train };
+    const { padding, flip } = augment;
+    const step = await this.#network.prepareTraining({ batchSize, activations, padding, flip, ...data });
     this.#planned = step.planned();
     if (this.#keeper) await this.#begin(this.#keeper);
     await this.#send({
@@ -142,10 +171,22 @@ class Trainer {
     this.#epochStart = performance.now() - before.reduce((sum, { milliseconds }) => sum + milliseconds, 0);
     // An abort may have come before what follows the last step.
     if (this.#done > 0) await this.#afterStep();
-    let indices = this.#batches.at(this.#done);
+    if (this.#done >= this.#steps) return;
+    const feed = feedOf(train, this.#batches, this.#settings, [this.#done, this.#steps]);
+    try {
+      await this.#loop(step, feed);
+    } finally {
+      await feed.close();
+    }
+  }
+
+  async #loop(step: TrainingStep, feed: Feed): Promise<void> {
+    if (this.#isExhausted()) return;
+    let fed = await settled(feed.next());
     while (this.#done < this.#steps && !this.#isExhausted()) {
-      throwIfAborted(signal, this.#done);
-      indices = await this.#step(step, indices);
+      throwIfAborted(this.#settings.signal, this.#done);
+      if ("error" in fed) throw fed.error;
+      fed = await this.#step(step, fed.value, feed);
       await this.#afterStep();
     }
   }
@@ -164,15 +205,15 @@ class Trainer {
     for (const record of records) this.#remember(record);
   }
 
-  /** Trains on the images of `indices`; returns those of the next step. */
-  async #step(training: TrainingStep, indices: Int32Array): Promise<Int32Array> {
+  /** Trains on a batch; returns the next step's, or why there is none. */
+  async #step(training: TrainingStep, { batch, broken }: Fed, feed: Feed): Promise<Settled<Fed>> {
     const { batchSize, optimizer, schedule, seed } = this.#settings;
     const { momentum, weightDecay } = optimizer;
     const learningRate = learningRateAt(schedule, optimizer.learningRate, this.#done, this.#steps);
     const start = performance.now();
-    const running = training.run({ momentum, weightDecay, seed, learningRate, step: this.#done, indices });
-    // While the step runs on its own thread, choose the next one's images.
-    const next = this.#done + 1 < this.#steps ? this.#batches.at(this.#done + 1) : indices;
+    const running = training.run({ momentum, weightDecay, seed, learningRate, step: this.#done, ...batch });
+    // While the step runs on its own thread, the next one's images are chosen, or made. Time spent on waiting for them is the step's.
+    const feeding = settled(feed.next());
     const { loss, correct, outOfRange } = await running;
     const step = ++this.#done;
     this.#trained = true;
@@ -180,7 +221,9 @@ class Trainer {
       const what = `the loss of step ${step} is ${loss} (learning rate ${learningRate}); try a lower learning rate`;
       throw this.#keeper?.notFinite(what) ?? new RevNetError("ERR_NOT_FINITE", what);
     }
+    const next = await feeding;
     const milliseconds = performance.now() - start;
+    await this.#reportBroken(broken);
     await this.#report({
       type: "step",
       step,
@@ -195,6 +238,12 @@ class Trainer {
       await this.#report({ type: "outOfRange", step, count: outOfRange });
     }
     return next;
+  }
+
+  /** Those that the run has not met before. */
+  async #reportBroken(broken: readonly BrokenImage[]): Promise<void> {
+    for (const image of broken)
+      if (!this.#broken.has(image.file)) await this.#report({ type: "brokenImage", step: this.#done, ...image });
   }
 
   /** What is due after so many steps: validation, the end of an epoch, a checkpoint; not again what was done before a resume. */
@@ -224,6 +273,7 @@ class Trainer {
     const { loss, error } = evaluation;
     // The report shows the one of the network that is kept.
     if (patience === undefined || isBetter({ loss, error }, this.#best)) this.#evaluation = { ...evaluation, step };
+    await this.#reportBroken(evaluation.broken);
     await this.#report({ type: "validation", step, epoch: this.#epoch, loss, error, milliseconds: performance.now() - start });
     // Seen before, if metrics.jsonl was lost.
     if (step === this.#validated) return;
@@ -268,6 +318,7 @@ class Trainer {
   }
 
   #remember(record: MetricsRecord): void {
+    if (record.type === "brokenImage") this.#broken.set(record.file, { file: record.file, reason: record.reason });
     if (record.type === "step") this.#history.steps.push(record);
     if (record.type === "epoch") this.#history.epochs.push(record);
     if (record.type === "validation") this.#history.validations.push(record);
@@ -336,6 +387,7 @@ class Trainer {
         exact: complete && activations === "reversible" ? await this.#isExact() : null,
         outOfRange: this.#outOfRange,
       },
+      brokenImages: [...this.#broken.values()],
       weightsSha256: this.#network.weightsSha256(),
     };
   }
@@ -344,7 +396,8 @@ class Trainer {
   async #isExact(): Promise<boolean | null> {
     const { kind, units } = this.#network.spec;
     if (kind !== "revnet" || units.every((count) => count === 1)) return null;
-    const { images } = take(this.#dataset.train, this.#settings.batchSize);
+    const first = Array.from({ length: this.#settings.batchSize }, (_, i) => i);
+    const images = await readImages(this.#dataset.train, first);
     this.#reconstruction = await this.#network.reconstruct(images);
     return this.#reconstruction.max === 0;
   }
@@ -373,6 +426,15 @@ class Trainer {
     };
   }
 }
+
+type Settled<T> = { value: T } | { error: unknown };
+
+/** What a promise came to, as a value. */
+const settled = <T>(promise: Promise<T>): Promise<Settled<T>> =>
+  promise.then(
+    (value) => ({ value }),
+    (error: unknown) => ({ error }),
+  );
 
 function averages(steps: readonly StepEvent[]): { loss: number; error: number } {
   return { loss: mean(steps.map(({ loss }) => loss)), error: mean(steps.map(({ error }) => error)) };
