@@ -5,6 +5,7 @@ import { native } from "../native/index.js";
 import { unknownMessage } from "../validation.js";
 import { bench } from "./bench.js";
 import { type Command, helpText, readArguments, UsageError } from "./command.js";
+import { data } from "./data.js";
 import { doctor } from "./doctor.js";
 import { evaluate } from "./evaluate.js";
 import { exportModel } from "./export.js";
@@ -16,7 +17,19 @@ import { predict } from "./predict.js";
 import { report } from "./report.js";
 import { train } from "./train.js";
 
-const COMMANDS: readonly Command[] = [train, evaluate, predict, exportModel, inspect, memory, report, gradcheck, bench, doctor];
+const COMMANDS: readonly Command[] = [
+  train,
+  evaluate,
+  predict,
+  exportModel,
+  inspect,
+  memory,
+  report,
+  gradcheck,
+  bench,
+  data,
+  doctor,
+];
 /** Errors that an option's value causes. */
 const USAGE_CODES = ["ERR_INVALID_ARGUMENT", "ERR_UNKNOWN_MODEL"];
 const EXIT_FAILURE = 1;
