@@ -54,9 +54,9 @@ describe("sequences of images", () => {
     const dataset = await readDataset(streamed, [8, 8, 3]);
     if (!("batches" in dataset.train)) return expect.fail("it is not streamed");
     const request = { batchSize: 16, seed: 0, stepsPerEpoch: 4, indices: () => new Int32Array(0), resizedCrop: 0 };
-    const labels: number[] = [];
-    for await (const batch of dataset.train.batches({ ...request, steps: [3, 5] })) labels.push(...batch.labels);
-    expect(labels).to.deep.equal([...train.labels.subarray(48, 64), ...train.labels.subarray(0, 16)]);
+    const batches: Uint8Array[] = [];
+    for await (const batch of dataset.train.batches({ ...request, steps: [3, 5] })) batches.push(batch.images);
+    expect(batches).to.deep.equal([train.images.subarray(48 * 192, 64 * 192), train.images.subarray(0, 16 * 192)]);
   });
 
   it("evaluate as the same images in memory do", async () => {
