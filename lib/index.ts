@@ -24,4 +24,4 @@ export type { TrainOptions } from "./training/options.js";
 export type { History, TrainingResult, TrainingRun } from "./training/run.js";
 export type { Schedule } from "./training/schedule.js";
 export type { Summary } from "./training/summary.js";
-export { trainRevNet } from "./training/trainer.js";
+export { trainRevNet } from "./training/train.js";

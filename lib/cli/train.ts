@@ -3,7 +3,7 @@ import { RevNetError } from "../errors.js";
 import { memoryPlan } from "../network/network.js";
 import type { TrainOptions } from "../training/options.js";
 import type { Summary } from "../training/summary.js";
-import { trainRevNet } from "../training/trainer.js";
+import { trainRevNet } from "../training/train.js";
 import { defineCommand, type FlagValues, JSON_FLAG, UsageError } from "./command.js";
 import { DATA_FLAGS, DEVICE_FLAGS } from "./flags.js";
 import { bytes, percent, print, printJson } from "./output.js";

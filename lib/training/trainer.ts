@@ -1,74 +1,32 @@
-/** The training loop. */
+/** The training loop: one run on one network. */
 import type { MemoryReport } from "../../binding.js";
 import type { Dataset } from "../data/dataset.js";
-import { meanImage, take } from "../data/dataset.js";
-import { openDataset } from "../data/open.js";
+import { take } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
-import { createNetwork, type Network } from "../network/network.js";
+import type { Network } from "../network/network.js";
 import type { TrainingStep } from "../network/training-step.js";
 import type { Findings } from "../report/analysis.js";
 import { Batches } from "./batches.js";
-import { type Best, type Progress, restore } from "./checkpoint.js";
-import type { StepEvent, TrainingEvent, ValidationEvent } from "./events.js";
+import { BestSoFar } from "./best.js";
+import { type Progress, restore } from "./checkpoint.js";
+import type { TrainingEvent, ValidationEvent } from "./events.js";
 import { identityOf } from "./identity.js";
 import { Keeper } from "./keeper.js";
 import type { MetricsRecord } from "./metrics.js";
-import { resolveOptions, type Settings, specFor, type TrainOptions } from "./options.js";
-import { type History, type TrainingResult, TrainingRun } from "./run.js";
+import type { Settings } from "./options.js";
+import type { History, TrainingResult } from "./run.js";
 import { learningRateAt } from "./schedule.js";
-import { mean, type Summary, stepStatistics } from "./summary.js";
+import { averages, type Summary, summarize } from "./summary.js";
 
-/** Images come as bytes and enter the network as (byte - mean) / 255. */
-const SCALE = 1 / 255;
+export type Send = (event: TrainingEvent) => Promise<void>;
 
-/**
- * Trains a network by SGD with momentum. The run begins at once; `await` it for the trained network, its history and the
- * summary, and iterate over it for events (see TrainingRun).
- *
- * The run fails with a RevNetError: ERR_INVALID_ARGUMENT, ERR_INVALID_SPEC, ERR_UNKNOWN_MODEL (options), ERR_INVALID_DATA (data
- * set), ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_NOT_FINITE (the loss became NaN or infinite), ERR_ABORTED (`signal`),
- * ERR_FILE, ERR_RUN_EXISTS, ERR_RUN_LOCKED (`outDir`), ERR_RESUME_MISMATCH (`resume` with other options).
- */
-export function trainRevNet(options: TrainOptions): TrainingRun {
-  return new TrainingRun((send) => train(resolveOptions(options), send));
-}
-
-type Send = (event: TrainingEvent) => Promise<void>;
-
-async function train(settings: Settings, send: Send): Promise<TrainingResult> {
-  throwIfAborted(settings.signal, 0);
-  const dataset = await openData(settings);
-  throwIfAborted(settings.signal, 0);
-  const spec = specFor(settings.model, dataset);
-  if (settings.batchSize > dataset.train.count)
-    throw new RevNetError(
-      "ERR_INVALID_ARGUMENT",
-      `batchSize: ${settings.batchSize} is more than the ${dataset.train.count} training images of ${dataset.name}`,
-    );
-  const image = await meanImage(dataset.train);
-  const { device, seed, threads, streams } = settings;
-  const network = await createNetwork(spec, { device, seed, threads, streams });
-  try {
-    network.preprocessing = { mean: image, scale: SCALE };
-    return await new Trainer(settings, dataset, network, send).run();
-  } catch (error) {
-    network.dispose();
-    throw error;
-  }
-}
-
-async function openData({ data, dataDir, trainCount, testCount }: Settings): Promise<Dataset> {
-  return typeof data === "string" ? openDataset(data, { dataDir, trainCount, testCount }) : data;
-}
-
-function throwIfAborted(signal: AbortSignal | undefined, steps: number): void {
+export function throwIfAborted(signal: AbortSignal | undefined, steps: number): void {
   if (signal?.aborted) throw new RevNetError("ERR_ABORTED", `training was aborted after ${steps} steps`, { cause: signal.reason });
 }
 
 const isAbort = (error: unknown) => error instanceof RevNetError && error.code === "ERR_ABORTED";
 
-/** One run on one network. */
-class Trainer {
+export class Trainer {
   readonly #settings: Settings;
   readonly #dataset: Dataset;
   readonly #network: Network;
@@ -84,12 +42,7 @@ class Trainer {
   #trained = false;
   #planned: MemoryReport | undefined;
   #outOfRange = 0;
-  #best: Best | null = null;
-  #sinceBest = 0;
-  /** Step of the last validation. */
-  #validated = 0;
-  /** With `patience`: the parameters at the best validation, unless the run was resumed since. */
-  #bestParameters: Network["parameters"] | undefined;
+  readonly #best = new BestSoFar();
   #epochStart = 0;
   #evaluation: Findings["evaluation"];
   #reconstruction: Findings["reconstruction"];
@@ -156,9 +109,9 @@ class Trainer {
     const checkpoint = this.#settings.resume ? await keeper.find() : undefined;
     if (checkpoint) {
       restore(checkpoint, this.#network);
-      const { step, outOfRange, best, sinceBest, validated } = checkpoint.progress;
+      const { step, outOfRange } = checkpoint.progress;
       [this.#done, this.#outOfRange] = [step, outOfRange];
-      [this.#best, this.#sinceBest, this.#validated] = [best, sinceBest, validated];
+      this.#best.restore(checkpoint.progress);
     }
     const records = await keeper.begin(this.#config(), checkpoint?.progress);
     for (const record of records) this.#remember(record);
@@ -223,26 +176,18 @@ class Trainer {
     const evaluation = await this.#network.evaluate(this.#dataset.test, { batchSize, ...(signal && { signal }) });
     const { loss, error } = evaluation;
     // The report shows the one of the network that is kept.
-    if (patience === undefined || isBetter({ loss, error }, this.#best)) this.#evaluation = { ...evaluation, step };
+    if (patience === undefined || this.#best.isBeatenBy(evaluation)) this.#evaluation = { ...evaluation, step };
     await this.#report({ type: "validation", step, epoch: this.#epoch, loss, error, milliseconds: performance.now() - start });
-    // Seen before, if metrics.jsonl was lost.
-    if (step === this.#validated) return;
-    this.#validated = step;
-    if (!isBetter({ loss, error }, this.#best)) {
-      this.#sinceBest += 1;
-      return;
-    }
-    this.#best = { step, loss, error };
-    this.#sinceBest = 0;
+    if (!this.#best.take(step, evaluation)) return;
     if (patience === undefined && !this.#keeper) return;
     await this.#network.refreshParameters();
-    if (patience !== undefined) this.#bestParameters = this.#network.parameters;
+    if (patience !== undefined) this.#best.parameters = this.#network.parameters;
     await this.#keeper?.best(this.#network, this.#progress());
   }
 
   /** Whether too many validations have passed without a better one. */
   #isExhausted(): boolean {
-    return this.#sinceBest >= (this.#settings.patience ?? Infinity);
+    return this.#best.since >= (this.#settings.patience ?? Infinity);
   }
 
   /** The epoch of the last step, from 1. */
@@ -251,13 +196,7 @@ class Trainer {
   }
 
   #progress(): Omit<Progress, "metricsBytes"> {
-    return {
-      step: this.#done,
-      outOfRange: this.#outOfRange,
-      best: this.#best,
-      sinceBest: this.#sinceBest,
-      validated: this.#validated,
-    };
+    return { step: this.#done, outOfRange: this.#outOfRange, ...this.#best.progress };
   }
 
   /** Into the history, metrics.jsonl and the events. */
@@ -278,7 +217,7 @@ class Trainer {
     await this.#network.refreshParameters();
     const unkept = await this.#keeper?.checkpoint(this.#network, this.#progress());
     const restored = complete && this.#settings.patience !== undefined && (await this.#restoreBest());
-    const summary = await this.#summary(complete, restored ? this.#best : this.#lastValidation());
+    const summary = await this.#summary(complete, restored ? this.#best.best : this.#lastValidation());
     const fileError = (await this.#keeper?.finish(this.#network, summary, this.#findings())) ?? unkept;
     if (complete) await this.#send({ type: "done", summary });
     return { summary, fileError };
@@ -292,9 +231,10 @@ class Trainer {
 
   /** Gives the network the parameters of the best validation. Whether it has them now. */
   async #restoreBest(): Promise<boolean> {
-    if (this.#best === null || this.#best.step === this.#done) return false;
-    const { step } = this.#best;
-    const parameters = this.#bestParameters ?? (await this.#keeper?.readBest(step))?.parameters;
+    const { best } = this.#best;
+    if (best === null || best.step === this.#done) return false;
+    const { step } = best;
+    const parameters = this.#best.parameters ?? (await this.#keeper?.readBest(step))?.parameters;
     if (parameters) this.#network.setParameters(parameters);
     else
       await this.#send({
@@ -307,37 +247,19 @@ class Trainer {
   }
 
   async #summary(complete: boolean, validation: Pick<ValidationEvent, "loss" | "error"> | null | undefined): Promise<Summary> {
-    const { activations, streams, precision, threads, seed, batchSize } = this.#settings;
-    const { steps } = this.#history;
-    const { kind, name } = this.#network.spec;
-    const stepMilliseconds = stepStatistics(steps.map(({ milliseconds }) => milliseconds));
     // Before `reconstruct`, which keeps a copy of every block's inputs to compare with.
     const memory = this.#trained ? this.#network.memory() : this.#planned!;
-    return {
-      model: name,
-      kind,
-      parameters: this.#network.parameterCount,
-      activations,
-      streams,
-      precision,
-      device: this.#network.device,
-      threads,
-      seed,
-      batchSize,
-      steps: this.#done,
-      epochs: this.#done / this.#batches.stepsPerEpoch,
-      trainLoss: steps.length > 0 ? averages(steps.slice(-this.#batches.stepsPerEpoch)).loss : null,
-      testLoss: validation?.loss ?? null,
-      testError: validation?.error ?? null,
-      stepMilliseconds,
-      imagesPerSecond: stepMilliseconds.median > 0 ? (1000 * batchSize) / stepMilliseconds.median : 0,
+    const exact = complete && this.#settings.activations === "reversible" ? await this.#isExact() : null;
+    return summarize({
+      settings: this.#settings,
+      network: this.#network,
+      steps: this.#history.steps,
+      done: this.#done,
+      stepsPerEpoch: this.#batches.stepsPerEpoch,
+      validation,
       memory,
-      reconstruction: {
-        exact: complete && activations === "reversible" ? await this.#isExact() : null,
-        outOfRange: this.#outOfRange,
-      },
-      weightsSha256: this.#network.weightsSha256(),
-    };
+      reconstruction: { exact, outOfRange: this.#outOfRange },
+    });
   }
 
   /** Whether inverting the trained network on a training batch gives back every block's inputs, bit for bit; null where no block is invertible. */
@@ -372,13 +294,4 @@ class Trainer {
       steps: this.#steps,
     };
   }
-}
-
-function averages(steps: readonly StepEvent[]): { loss: number; error: number } {
-  return { loss: mean(steps.map(({ loss }) => loss)), error: mean(steps.map(({ error }) => error)) };
-}
-
-function isBetter({ loss, error }: Omit<Best, "step">, best: Best | null): boolean {
-  if (!Number.isFinite(loss)) return false;
-  return best === null || error < best.error || (error === best.error && loss < best.loss);
 }
