@@ -8,6 +8,21 @@ import { drawShapes } from "./shapes.js";
 export const DATASETS = ["shapes", "cifar-10", "cifar-100"] as const;
 export type DatasetName = (typeof DATASETS)[number];
 
+/** Of their training splits, which need not be read for it. */
+const SIZES: Readonly<Record<DatasetName, { images: number; classes: number }>> = {
+  shapes: { images: 5000, classes: 10 },
+  "cifar-10": { images: 50_000, classes: 10 },
+  "cifar-100": { images: 50_000, classes: 100 },
+};
+
+/** How many training images and classes the data set has. @throws RevNetError ERR_INVALID_ARGUMENT */
+export function trainingShape(name: string, trainCount: number | undefined): { images: number; classes: number } {
+  const { images, classes } = SIZES[checkChoice(name, DATASETS, "data", CODE)];
+  if (trainCount === undefined) return { images, classes };
+  checkInteger(trainCount, 1, MAX_COUNT, "trainCount", CODE);
+  return { images: name === "shapes" ? trainCount : Math.min(images, trainCount), classes };
+}
+
 export interface DatasetOptions {
   /** Folder with the data set's files; required by all but `shapes`. */
   dataDir?: string | undefined;
@@ -38,7 +53,7 @@ export async function openDataset(name: string, options: DatasetOptions = {}): P
   checkInteger(seed, 0, Number.MAX_SAFE_INTEGER, "seed", CODE);
   checkBoolean(coarse, "coarse", CODE);
   const known = checkChoice(name, DATASETS, "data set", CODE);
-  if (known === "shapes") return drawShapes(trainCount ?? 5000, testCount ?? 1000, seed);
+  if (known === "shapes") return drawShapes(trainCount ?? SIZES.shapes.images, testCount ?? 1000, seed);
   if (typeof dataDir !== "string" || dataDir === "")
     throw new RevNetError(CODE, `dataDir: expected the folder that holds the files of ${name}`);
   const dataset = await (known === "cifar-10" ? readCifar10(dataDir) : readCifar100(dataDir, coarse));

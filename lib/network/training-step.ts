@@ -4,7 +4,7 @@ import { RevNetError } from "../errors.js";
 import { checkNumber, checkOptions, describe } from "../validation.js";
 import { checkLabels, checkNormalized, type Labels } from "./images.js";
 import type { RealArray } from "./parameters.js";
-import type { TrainingProgram } from "./program.js";
+import type { BatchInputs, TrainingProgram } from "./program.js";
 import type { NetworkSpec } from "./spec.js";
 
 /** What changes from step to step: the parameter block that a replay reads. */
@@ -15,6 +15,14 @@ export interface StepSettings {
   /** With the seed, the key of the step's random crops and flips; default 0. */
   readonly step?: number;
   readonly seed?: number | bigint;
+}
+
+/** What a step's images are a function of, where the data is on the device. */
+export interface StepKey {
+  readonly indices: Int32Array;
+  /** With the seed, the key of the step's random crops and flips. */
+  readonly step: number;
+  readonly seed: number | bigint;
 }
 
 /** Which images: by index where the data is on the device, otherwise normalised NHWC images themselves. */
@@ -65,17 +73,14 @@ export class TrainingStep {
   }
 
   private batch(settings: StepSettings & StepBatch): [BufferId, Values][] {
-    const { indices, counter, images, labels } = this.program.inputs;
+    const { indices, images, labels } = this.program.inputs;
     if (indices !== undefined) {
       if (!("indices" in settings) || !(settings.indices instanceof Int32Array) || settings.indices.length !== this.batchSize)
         throw new RevNetError(
           CODE,
           `indices: expected an Int32Array of ${this.batchSize}, got ${describe((settings as { indices?: unknown }).indices)}`,
         );
-      return [
-        [indices, settings.indices],
-        [counter!, Int32Array.of(...words(settings.seed ?? 0), ...words(settings.step ?? 0))],
-      ];
+      return stepInputs(this.program.inputs, { seed: 0, step: 0, ...settings });
     }
     if (!("images" in settings))
       throw new RevNetError(CODE, "this step takes { images, labels }, since no data set was given for it");
@@ -86,6 +91,14 @@ export class TrainingStep {
       [labels!, checkLabels(this.spec, settings.labels, count)],
     ];
   }
+}
+
+/** The inputs of a program that chooses its images from the data set. */
+export function stepInputs({ indices, counter }: BatchInputs, key: StepKey): [BufferId, Values][] {
+  return [
+    [indices!, key.indices],
+    [counter!, Int32Array.of(...words(key.seed), ...words(key.step))],
+  ];
 }
 
 /** A 64-bit number as two words, low first. */
