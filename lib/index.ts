@@ -16,7 +16,9 @@ export type {
   StartEvent,
   StepEvent,
   TrainingEvent,
+  UiEvent,
   ValidationEvent,
+  VerificationEvent,
   WarningEvent,
 } from "./training/events.js";
 export { checkGradients, type GradientCheck } from "./training/gradient-check.js";

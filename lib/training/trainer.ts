@@ -3,8 +3,10 @@ import type { MemoryReport } from "../../binding.js";
 import type { Dataset } from "../data/dataset.js";
 import { take } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
+import { requireMemory } from "../network/memory.js";
 import type { Network } from "../network/network.js";
 import type { TrainingStep } from "../network/training-step.js";
+import { larger, type Verification } from "../network/verification.js";
 import type { Findings } from "../report/analysis.js";
 import { Batches } from "./batches.js";
 import { BestSoFar } from "./best.js";
@@ -12,6 +14,7 @@ import { type Progress, restore } from "./checkpoint.js";
 import type { TrainingEvent, ValidationEvent } from "./events.js";
 import { identityOf } from "./identity.js";
 import { Keeper } from "./keeper.js";
+import { Live } from "./live.js";
 import type { MetricsRecord } from "./metrics.js";
 import type { Settings } from "./options.js";
 import type { History, TrainingResult } from "./run.js";
@@ -34,13 +37,15 @@ export class Trainer {
   readonly #batches: Batches;
   /** Steps of the whole run. */
   readonly #steps: number;
-  readonly #history: History = { steps: [], epochs: [], validations: [] };
+  readonly #history: History = { steps: [], epochs: [], validations: [], verifications: [] };
   #keeper: Keeper | undefined;
   /** Steps done. */
   #done = 0;
   /** Whether any of them was done by this process; otherwise memory is what one would have taken. */
   #trained = false;
   #planned: MemoryReport | undefined;
+  #verification: Verification | undefined;
+  #live: Live | undefined;
   #outOfRange = 0;
   readonly #best = new BestSoFar();
   #epochStart = 0;
@@ -62,25 +67,30 @@ export class Trainer {
       const identity = await identityOf(this.#settings, this.#dataset, this.#network, this.#steps);
       this.#keeper = await Keeper.open(outDir, identity, keepCheckpoints, this.#send);
     }
+    let failure: unknown;
+    let written = false;
     try {
       await this.#train();
       const { summary, fileError } = await this.#finish(true);
+      written = !fileError;
       return { network: this.#network, history: this.#history, summary, ...(fileError && { fileError }) };
     } catch (error) {
+      failure = error;
       // What was trained so far is worth keeping after an abort; after a failure the weights may be anything.
-      if (isAbort(error) && this.#keeper) await this.#finish(false);
+      if (isAbort(error) && this.#keeper) written = !(await this.#finish(false)).fileError;
       throw error;
     } finally {
+      await this.#live?.end(this.#done, failure, written && this.#keeper !== undefined);
       await this.#keeper?.close();
     }
   }
 
   async #train(): Promise<void> {
-    const { batchSize, activations, augment, signal } = this.#settings;
+    const { batchSize, signal } = this.#settings;
     const { stepsPerEpoch } = this.#batches;
-    const step = await this.#network.prepareTraining({ batchSize, activations, data: this.#dataset.train, ...augment });
-    this.#planned = step.planned();
+    const step = await this.#prepare();
     if (this.#keeper) await this.#begin(this.#keeper);
+    await this.#openLive();
     await this.#send({
       type: "start",
       model: this.#network.spec.name,
@@ -90,8 +100,10 @@ export class Trainer {
       stepsPerEpoch,
       batchSize,
       resumedFrom: this.#done,
+      memory: this.#planned!,
     });
-    const before = [...this.#history.steps, ...this.#history.validations].filter(({ epoch }) => epoch > this.#done / stepsPerEpoch);
+    const { steps, validations, verifications } = this.#history;
+    const before = [...steps, ...validations, ...verifications].filter(({ epoch }) => epoch > this.#done / stepsPerEpoch);
     this.#epochStart = performance.now() - before.reduce((sum, { milliseconds }) => sum + milliseconds, 0);
     // An abort may have come before what follows the last step.
     if (this.#done > 0) await this.#afterStep();
@@ -101,6 +113,32 @@ export class Trainer {
       indices = await this.#step(step, indices);
       await this.#afterStep();
     }
+  }
+
+  /** Records the programs of the run, and sees whether there is memory for them. */
+  async #prepare(): Promise<TrainingStep> {
+    const { batchSize, activations, augment, verifyEvery } = this.#settings;
+    const options = { batchSize, activations, data: this.#dataset.train, ...augment };
+    const step = await this.#network.prepareTraining(options);
+    this.#planned = step.planned();
+    if (verifyEvery !== undefined) {
+      this.#verification = await this.#network.prepareVerification(options);
+      this.#planned = larger(this.#planned, this.#verification.planned());
+    }
+    const what = `training ${this.#network.spec.name} with batchSize ${batchSize}`;
+    requireMemory(this.#planned, this.#network.memory(), this.#network.device, what);
+    return step;
+  }
+
+  /** With `ui`: the page shows what was before a resume as well. */
+  async #openLive(): Promise<void> {
+    if (this.#settings.ui === undefined) return;
+    const [memory, resumedFrom, steps] = [this.#planned!, this.#done, this.#steps];
+    this.#live = await Live.open(this.#settings, this.#network, this.#config(), { memory, resumedFrom, steps });
+    const { steps: before, validations, verifications } = this.#history;
+    for (const record of [...before, ...validations, ...verifications]) this.#live.take(record);
+    if (this.#outOfRange > 0) this.#live.take({ type: "outOfRange", step: this.#done, count: this.#outOfRange });
+    await this.#send({ type: "ui", url: this.#live.url });
   }
 
   /** Starts the files of a run, or goes on from its last checkpoint. */
@@ -153,8 +191,8 @@ export class Trainer {
   /** What is due after so many steps: validation, the end of an epoch, a checkpoint; not again what was done before a resume. */
   async #afterStep(): Promise<void> {
     const { stepsPerEpoch } = this.#batches;
-    const { validateEvery = stepsPerEpoch, checkpointEvery = stepsPerEpoch } = this.#settings;
-    const { epochs, steps, validations } = this.#history;
+    const { validateEvery = stepsPerEpoch, checkpointEvery = stepsPerEpoch, verifyEvery = Infinity } = this.#settings;
+    const { epochs, steps, validations, verifications } = this.#history;
     const done = this.#done;
     if ((done % validateEvery === 0 || done === this.#steps) && validations.at(-1)?.step !== done) await this.#validate();
     if (done % stepsPerEpoch === 0 && epochs.at(-1)?.step !== done) {
@@ -162,10 +200,29 @@ export class Trainer {
       await this.#report({ type: "epoch", epoch: this.#epoch, step: done, ...averages(steps.slice(-stepsPerEpoch)), milliseconds });
       this.#epochStart = performance.now();
     }
+    if (done % verifyEvery === 0 && verifications.at(-1)?.step !== done) await this.#verify();
     if (this.#keeper && done % checkpointEvery === 0 && done < this.#steps) {
       await this.#network.refreshParameters();
       await this.#keeper.checkpoint(this.#network, this.#progress());
     }
+  }
+
+  async #verify(): Promise<void> {
+    throwIfAborted(this.#settings.signal, this.#done);
+    const start = performance.now();
+    const step = this.#done - 1; // counted from 0
+    const { seed } = this.#settings;
+    const { blocks, maxError, cosine } = await this.#verification!.run({ seed, step, indices: this.#batches.at(step) });
+    const milliseconds = performance.now() - start;
+    await this.#report({
+      type: "verification",
+      step: this.#done,
+      epoch: this.#epoch,
+      maxError,
+      cosine,
+      blocks: [...blocks],
+      milliseconds,
+    });
   }
 
   async #validate(): Promise<void> {
@@ -202,6 +259,7 @@ export class Trainer {
   /** Into the history, metrics.jsonl and the events. */
   async #report(event: MetricsRecord): Promise<void> {
     this.#remember(event);
+    this.#live?.take(event);
     await this.#keeper?.log(event);
     await this.#send(event);
   }
@@ -210,6 +268,7 @@ export class Trainer {
     if (record.type === "step") this.#history.steps.push(record);
     if (record.type === "epoch") this.#history.epochs.push(record);
     if (record.type === "validation") this.#history.validations.push(record);
+    if (record.type === "verification") this.#history.verifications.push(record);
   }
 
   /** Writes what remains to be written; `complete`: the run was not aborted. */
@@ -285,7 +344,7 @@ export class Trainer {
   }
 
   #config(): object {
-    const { signal: _, length, data, model: __, resume: ___, ...settings } = this.#settings;
+    const { signal: _, length, data, model: __, resume: ___, ui: ____, ...settings } = this.#settings;
     return {
       model: this.#network.spec,
       data: typeof data === "string" ? data : data.name,
