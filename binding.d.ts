@@ -112,6 +112,8 @@ export interface NativeDevice { name: string; available: boolean; description: s
 /** Plans without allocating: the same report as `planned` on a session with these buffers. */
 export function plan(options: DeviceOptions, buffers: BufferRecord[], program: { locals: BufferRecord[]; ops: Op[] }): MemoryReport & { live: number };
 export function devices(): NativeDevice[];
+/** Bytes of the host's memory that can be allocated without swapping others out or meeting a container's limit. */
+export function availableMemory(): number;
 /** How the addon was built and what the processor offers, for `revnet doctor`. */
 export function buildInfo(): { version: string; compiler: string; cuda: string | null; isas: string[]; napiVersion: number };
 /**

@@ -37,7 +37,9 @@ export type {
   StartEvent,
   StepEvent,
   TrainingEvent,
+  UiEvent,
   ValidationEvent,
+  VerificationEvent,
   WarningEvent,
 } from "./training/events.js";
 export { checkGradients, type GradientCheck } from "./training/gradient-check.js";
@@ -45,4 +47,4 @@ export type { TrainOptions } from "./training/options.js";
 export type { History, TrainingResult, TrainingRun } from "./training/run.js";
 export type { Schedule } from "./training/schedule.js";
 export type { Summary } from "./training/summary.js";
-export { trainRevNet } from "./training/trainer.js";
+export { trainRevNet } from "./training/train.js";

@@ -10,6 +10,26 @@ import { drawShapes } from "./shapes.js";
 export const DATASETS = ["shapes", "cifar-10", "cifar-100", "image-folder"] as const;
 export type DatasetName = (typeof DATASETS)[number];
 
+/** Of their training splits, which need not be read for it. */
+const SIZES = {
+  shapes: { images: 5000, classes: 10 },
+  "cifar-10": { images: 50_000, classes: 10 },
+  "cifar-100": { images: 50_000, classes: 100 },
+} as const satisfies Readonly<Record<Exclude<DatasetName, "image-folder">, { images: number; classes: number }>>;
+
+/**
+ * How many training images of the data set lie in memory, and how many classes it has; neither is said of image-folder, of which one
+ * batch at a time is in memory. @throws RevNetError ERR_INVALID_ARGUMENT
+ */
+export function trainingShape(name: string, trainCount: number | undefined): { images?: number; classes?: number } {
+  const known = checkChoice(name, DATASETS, "data", CODE);
+  if (trainCount !== undefined) checkInteger(trainCount, 1, MAX_COUNT, "trainCount", CODE);
+  if (known === "image-folder") return {};
+  const { images, classes } = SIZES[known];
+  if (trainCount === undefined) return { images, classes };
+  return { images: name === "shapes" ? trainCount : Math.min(images, trainCount), classes };
+}
+
 export interface DatasetOptions {
   /** Folder with the data set's files; required by all but `shapes`. */
   dataDir?: string | undefined;
@@ -72,7 +92,7 @@ export async function openDataset(name: string, options: DatasetOptions = {}): P
   if (known !== "image-folder")
     for (const key of ["validationShare", "brokenImages"] as const)
       if (given[key] !== undefined) throw new RevNetError(CODE, `${key}: is for image-folder`);
-  if (known === "shapes") return drawShapes(trainCount ?? 5000, testCount ?? 1000, seed);
+  if (known === "shapes") return drawShapes(trainCount ?? SIZES.shapes.images, testCount ?? 1000, seed);
   if (typeof dataDir !== "string" || dataDir === "")
     throw new RevNetError(CODE, `dataDir: expected the folder that holds the files of ${name}`);
   if (known === "image-folder") return openFolder(dataDir, given);

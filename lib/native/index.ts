@@ -107,6 +107,7 @@ export const native: typeof Binding = {
   Session,
   plan: (options, buffers, program) => call(() => loadAddon().plan(options, buffers, program)),
   devices: () => call(() => loadAddon().devices()),
+  availableMemory: () => call(() => loadAddon().availableMemory()),
   buildInfo: () => call(() => loadAddon().buildInfo()),
   philox: (seed, streamLow, streamHigh, purpose, words) =>
     call(() => loadAddon().philox(seed, streamLow, streamHigh, purpose, words)),

@@ -8,7 +8,7 @@ import { RevNetError } from "../errors.js";
 import { writeOnnx } from "../formats/onnx.js";
 import { checkBoolean, checkChoice, checkInteger, checkOptions } from "../validation.js";
 import { chooseDevice, DEVICE_KEYS, type DeviceChoice, type DeviceOptions } from "./device.js";
-import { Executor } from "./executor.js";
+import { type DeviceSplit, Executor } from "./executor.js";
 import { checkClassNames, modelMetadata, readModel, writeModel } from "./file.js";
 import type { ParameterInput, ParameterTensor } from "./host.js";
 import type { Images, Labels, Preprocessing } from "./images.js";
@@ -23,6 +23,7 @@ import type { Activations, Streams } from "./recorder.js";
 import type { NetworkSpec } from "./spec.js";
 import { buildTopology, norms, type Topology } from "./topology.js";
 import { checkSeed, TrainingStep } from "./training-step.js";
+import { type BlockError, blockErrors, requireReversible, Verification } from "./verification.js";
 
 export interface NetworkOptions extends DeviceOptions {
   /** Of the initial values; default 0. */
@@ -56,7 +57,7 @@ export interface LossAndGradients {
 
 export interface Reconstruction {
   /** Largest difference between a block's inputs and what inverting gave back, for each reversible block. */
-  readonly blocks: readonly { readonly stage: number; readonly block: number; readonly error: number }[];
+  readonly blocks: readonly BlockError[];
   readonly max: number;
   readonly outOfRange: number;
 }
@@ -254,13 +255,9 @@ export class Network {
    */
   async reconstruct(pixels: Images): Promise<Reconstruction> {
     const n = images.checkBatch(this.spec, pixels);
-    if (!this.#topology.blocks.some((block) => block.reversible))
-      throw new RevNetError(
-        "ERR_NOT_REVERSIBLE",
-        `${this.spec.name} has no reversible block: a revnet has one where a stage has 2 units or more`,
-      );
+    requireReversible(this.#topology);
     const recorded = this.#executor.program(`reconstruct ${n}`, (buffers) =>
-      reconstructProgram(this.#topology, buffers, { n, streams: this.streams }),
+      reconstructProgram(this.#topology, buffers, { n, streams: this.streams, source: { type: "real" } }),
     );
     const { program } = recorded;
     const { inputs, outOfRange } = program;
@@ -270,9 +267,8 @@ export class Network {
       [[inputs.images!, normalized], ...zeroed(outOfRange)],
       [program.errors, ...optional(outOfRange)],
     );
-    const errors = results[0] as RealArray;
-    const blocks = program.blocks.map((block, i) => ({ ...block, error: largest(errors.subarray(2 * i, 2 * i + 2)) }));
-    return { blocks, max: largest(errors), outOfRange: results[1]?.[0] ?? 0 };
+    const { blocks, maxError } = blockErrors(program, results[0] as RealArray);
+    return { blocks, max: maxError, outOfRange: results[1]?.[0] ?? 0 };
   }
 
   /**
@@ -289,23 +285,38 @@ export class Network {
         CODE,
         `batchSize: ${few.name} would have one value per channel, which has no variance; expected at least 2`,
       );
-    const augment = augmentation(this.spec, options);
-    const split = options.data === undefined ? undefined : images.checkSplit(this.spec, options.data);
-    // Images that come as bytes are a data set of one batch, written anew for each step.
-    const batch = options.bytes ? this.#executor.addBatch(n, images.imageElements(this.spec)) : undefined;
-    const device = batch ?? (split && this.#executor.addSplit(split));
-    const source: ImageSource = device
-      ? { type: "dataset", ...device, ...augment, scale: this.#preprocessing.scale }
-      : { type: "real" };
+    const [source, batch] = this.#source(options);
     const recorded = this.#executor.program(`training ${n} ${activations} ${JSON.stringify(source)}`, (buffers) =>
       trainingProgram(this.#topology, buffers, { n, activations, streams: this.streams, source }),
     );
-    if (split) await this.#executor.sendSplit(split);
+    if (options.data) await this.#executor.sendSplit(options.data);
     const run = (inputs: [BufferId, Values][], outputs: BufferId[]) => {
       this.#executor.host.markTrained();
       return this.#executor.run(recorded, inputs, outputs);
     };
     return new TrainingStep(this.spec, recorded.program, run, () => this.#executor.session.planned(recorded.id), batch);
+  }
+
+  /**
+   * Records what a training run is verified with: the images of the same steps, inverted and compared. Changes nothing of the network.
+   * @throws RevNetError ERR_NOT_REVERSIBLE where no block is
+   * @internal
+   */
+  async prepareVerification(options: TrainingOptions): Promise<Verification> {
+    const [source, batch] = this.#source(options);
+    const verification = new Verification(this.#topology, this.#executor, options.batchSize, this.streams, source, batch);
+    if (options.data) await this.#executor.sendSplit(options.data);
+    return verification;
+  }
+
+  /** Where the images of a training step come from; those that come as bytes are a data set of one batch, written anew for each step. */
+  #source(options: TrainingOptions): [source: ImageSource, batch: DeviceSplit | undefined] {
+    const augment = augmentation(this.spec, options);
+    const split = options.data === undefined ? undefined : images.checkSplit(this.spec, options.data);
+    const batch = options.bytes ? this.#executor.addBatch(options.batchSize, images.imageElements(this.spec)) : undefined;
+    const device = batch ?? (split && this.#executor.addSplit(split));
+    if (!device) return [{ type: "real" }, undefined];
+    return [{ type: "dataset", ...device, ...augment, scale: this.#preprocessing.scale }, batch];
   }
 
   /** Bytes allocated now, by category. */
@@ -347,6 +358,3 @@ function checkActivations(value: unknown): Activations {
 function augmentation({ input: [h, w] }: NetworkSpec, { padding = 0, flip = false }: TrainingOptions) {
   return { padding: checkInteger(padding, 0, Math.min(h, w), "padding", CODE), flip: checkBoolean(flip, "flip", CODE) };
 }
-
-/** NaN if any is. */
-const largest = (values: Iterable<number>): number => Math.max(...values);

@@ -4,7 +4,7 @@ import { RevNetError } from "../errors.js";
 import { checkNumber, checkOptions, describe } from "../validation.js";
 import { checkBatch, checkLabels, checkNormalized, type Labels } from "./images.js";
 import type { RealArray } from "./parameters.js";
-import type { TrainingProgram } from "./program.js";
+import type { BatchInputs, TrainingProgram } from "./program.js";
 import type { NetworkSpec } from "./spec.js";
 
 /** What changes from step to step: the parameter block that a replay reads. */
@@ -15,6 +15,20 @@ export interface StepSettings {
   /** With the seed, the key of the step's random crops and flips; default 0. */
   readonly step?: number;
   readonly seed?: number | bigint;
+}
+
+/** What a step's images are a function of, where the data is on the device. */
+export interface StepKey {
+  readonly indices: Int32Array;
+  /** With the seed, the key of the step's random crops and flips. */
+  readonly step: number;
+  readonly seed: number | bigint;
+}
+
+/** Images as bytes, NHWC, for a program that takes them so. */
+export interface ByteBatch {
+  readonly images: Uint8Array;
+  readonly labels: Int32Array;
 }
 
 /** Which images: by index where the data is on the device, otherwise NHWC images themselves: bytes, or normalised. */
@@ -68,17 +82,14 @@ export class TrainingStep {
 
   private batch(settings: StepSettings & StepBatch): [BufferId, Values][] {
     if (this.given) return this.bytes(settings, this.given);
-    const { indices, counter, images, labels } = this.program.inputs;
+    const { indices, images, labels } = this.program.inputs;
     if (indices !== undefined) {
       if (!("indices" in settings) || !(settings.indices instanceof Int32Array) || settings.indices.length !== this.batchSize)
         throw new RevNetError(
           CODE,
           `indices: expected an Int32Array of ${this.batchSize}, got ${describe((settings as { indices?: unknown }).indices)}`,
         );
-      return [
-        [indices, settings.indices],
-        [counter!, counterOf(settings)],
-      ];
+      return stepInputs(this.program.inputs, { seed: 0, step: 0, ...settings });
     }
     if (!("images" in settings))
       throw new RevNetError(CODE, "this step takes { images, labels }, since no data set was given for it");
@@ -90,9 +101,7 @@ export class TrainingStep {
     ];
   }
 
-  /** Each image is gathered from its own row. */
   private bytes(settings: StepSettings & StepBatch, to: { images: BufferId; labels: BufferId }): [BufferId, Values][] {
-    const { indices, counter } = this.program.inputs;
     if (!("images" in settings) || !(settings.images instanceof Uint8Array))
       throw new RevNetError(CODE, "this step takes { images, labels } with the images in a Uint8Array");
     const count = checkBatch(this.spec, settings.images);
@@ -100,13 +109,21 @@ export class TrainingStep {
     return [
       [to.images, settings.images],
       [to.labels, checkLabels(this.spec, settings.labels, count)],
-      [indices!, Int32Array.from({ length: count }, (_, i) => i)],
-      [counter!, counterOf(settings)],
+      ...stepInputs(this.program.inputs, { seed: 0, step: 0, ...settings, indices: everyRow(count) }),
     ];
   }
 }
 
-const counterOf = ({ seed = 0, step = 0 }: StepSettings) => Int32Array.of(...words(seed), ...words(step));
+/** The indices of a batch that is on the device by itself: each image is gathered from its own row. */
+export const everyRow = (count: number): Int32Array => Int32Array.from({ length: count }, (_, i) => i);
+
+/** The inputs of a program that chooses its images from the data set. */
+export function stepInputs({ indices, counter }: BatchInputs, key: StepKey): [BufferId, Values][] {
+  return [
+    [indices!, key.indices],
+    [counter!, Int32Array.of(...words(key.seed), ...words(key.step))],
+  ];
+}
 
 /** A 64-bit number as two words, low first. */
 function words(value: number | bigint): [number, number] {

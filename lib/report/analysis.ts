@@ -79,7 +79,7 @@ export async function analyse({ spec, dataset, plan, evaluation, reconstruction 
         block,
         error: Number.isFinite(error) ? error : null,
       })) ?? null,
-    memory: await planDepths({ spec, factors: FACTORS, options: plan }),
+    memory: await planDepths({ spec, options: plan }),
   };
 }
 
@@ -112,9 +112,11 @@ function show(pixels: Uint8Array, shape: readonly [number, number, number]): str
  * On a thread of its own, since planning a deep network takes a second or so, and the event loop is to stay free. Nothing where
  * there can be no such thread: the trained network is worth more than a report's section.
  */
-function planDepths(task: Task): Promise<DepthPlan[]> {
+export function planDepths(task: Omit<Task, "factors">): Promise<DepthPlan[]> {
   return new Promise((resolve) => {
-    const worker = new Worker(path.join(__dirname, "memory-worker.js"), { workerData: task });
+    const worker = new Worker(path.join(__dirname, "memory-worker.js"), {
+      workerData: { ...task, factors: FACTORS } satisfies Task,
+    });
     worker.once("message", resolve);
     worker.once("error", () => resolve([]));
     worker.once("exit", () => resolve([]));

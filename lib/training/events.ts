@@ -1,6 +1,13 @@
 /** What a run reports while it trains, and the way from the trainer to those who listen. */
+import type { MemoryReport } from "../../binding.js";
 import type { Summary } from "./summary.js";
 
+/** With `ui`: once, as soon as the live page is there. */
+export interface UiEvent {
+  type: "ui";
+  /** With the token without which it gives nothing. */
+  url: string;
+}
 /** Once, before the first step. */
 export interface StartEvent {
   type: "start";
@@ -13,6 +20,8 @@ export interface StartEvent {
   batchSize: number;
   /** Steps of the checkpoint that the run goes on from; 0 for a new run. */
   resumedFrom: number;
+  /** Bytes that the run will hold, as planned. */
+  memory: MemoryReport;
 }
 /** While a data set is read, before `start`. */
 export interface DataEvent {
@@ -56,6 +65,21 @@ export interface ValidationEvent {
   error: number;
   milliseconds: number;
 }
+/**
+ * With `verifyEvery`: the images of the last step once more, with the weights as they are now. Nothing of the run changes.
+ */
+export interface VerificationEvent {
+  type: "verification";
+  step: number;
+  epoch: number;
+  /** Largest difference between what inverting the blocks gave back and the stored forward pass: 0 where streams are exact. */
+  maxError: number;
+  /** Between all gradients with rebuilt and with stored activations: 1 where they are the same. */
+  cosine: number;
+  /** The largest difference of each reversible block. */
+  blocks: { stage: number; block: number; error: number }[];
+  milliseconds: number;
+}
 /** After an epoch's last step, and its validation if it has one. */
 export interface EpochEvent {
   type: "epoch";
@@ -90,11 +114,13 @@ export interface DoneEvent {
 }
 export type TrainingEvent =
   | DataEvent
+  | UiEvent
   | StartEvent
   | BrokenImageEvent
   | StepEvent
   | OutOfRangeEvent
   | ValidationEvent
+  | VerificationEvent
   | EpochEvent
   | CheckpointEvent
   | WarningEvent

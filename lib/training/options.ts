@@ -58,6 +58,11 @@ export interface TrainOptions {
   augment?: boolean | AugmentRecipe | undefined;
   /** Steps between evaluations on the test split; default an epoch's. The last step is always followed by one. */
   validateEvery?: number | undefined;
+  /**
+   * Steps between verifications (default: none): the blocks inverted and the gradients compared with those of stored activations, on
+   * the images of the last step. The weights do not depend on it; the memory does, since it stores activations meanwhile.
+   */
+  verifyEvery?: number | undefined;
   /** Ends the run once so many validations in a row were no better than the best one. The network is then the best one's. */
   patience?: number | undefined;
   /** Folder for config.json, metrics.jsonl, checkpoints/, summary.json, model.safetensors and report.html; default none is written. */
@@ -68,6 +73,11 @@ export interface TrainOptions {
   keepCheckpoints?: number | undefined;
   /** Go on from the last checkpoint in outDir, or from the start if there is none; default false. */
   resume?: boolean | undefined;
+  /**
+   * A page that shows the run while it trains, at http://127.0.0.1; a `ui` event gives its address. Default none. `port`: default one
+   * that is free.
+   */
+  ui?: boolean | { port?: number } | undefined;
   /** CPU threads; default one for each core. The result does not depend on it. */
   threads?: number | undefined;
   /** Aborting ends the run within one step, with ERR_ABORTED; what was trained is in `outDir`, with a checkpoint. */
@@ -95,11 +105,14 @@ export interface Settings {
   schedule: Schedule;
   augment: AugmentRecipe;
   validateEvery: number | undefined;
+  verifyEvery: number | undefined;
   patience: number | undefined;
   outDir: string | undefined;
   checkpointEvery: number | undefined;
   keepCheckpoints: number;
   resume: boolean;
+  /** Port of the live page, 0 for any; undefined: no page. */
+  ui: { port: number } | undefined;
   threads: number;
   signal: AbortSignal | undefined;
 }
@@ -134,11 +147,13 @@ const KEYS = [
   "schedule",
   "augment",
   "validateEvery",
+  "verifyEvery",
   "patience",
   "outDir",
   "checkpointEvery",
   "keepCheckpoints",
   "resume",
+  "ui",
   "threads",
   "signal",
 ] as const satisfies readonly (keyof TrainOptions)[];
@@ -148,6 +163,7 @@ type IntegerOption =
   | "seed"
   | "threads"
   | "validateEvery"
+  | "verifyEvery"
   | "patience"
   | "checkpointEvery"
   | "keepCheckpoints"
@@ -192,11 +208,13 @@ export function resolveOptions(options: TrainOptions): Settings {
     schedule: given.schedule === undefined ? recipe.schedule : resolveSchedule(given.schedule, CODE),
     augment: checkAugmentation(given.augment, recipe.augment),
     validateEvery: integer("validateEvery", undefined, 1, MAX_STEPS),
+    verifyEvery: integer("verifyEvery", undefined, 1, MAX_STEPS),
     patience: integer("patience", undefined, 1, MAX_STEPS),
     outDir: checkOutDir(given),
     checkpointEvery: integer("checkpointEvery", undefined, 1, MAX_STEPS),
     keepCheckpoints: integer("keepCheckpoints", 3, 1, MAX_CHECKPOINTS),
     resume: given.resume === undefined ? false : checkBoolean(given.resume, "resume", CODE),
+    ui: checkUi(given.ui),
     threads: integer("threads", availableParallelism(), 1, MAX_THREADS),
     signal: checkSignal(given.signal),
   };
@@ -259,6 +277,13 @@ function checkOverrides(value: unknown, recipe: OptimizerRecipe): OptimizerRecip
 function checkAugmentation(value: unknown, recipe: AugmentRecipe): AugmentRecipe {
   if (value === undefined || value === true) return recipe;
   return value === false ? { padding: 0, flip: false } : checkAugment(value, "augment", CODE);
+}
+
+function checkUi(value: unknown): Settings["ui"] {
+  if (value === undefined || value === false) return undefined;
+  if (value === true) return { port: 0 };
+  checkKeys(value, ["port"], "ui", CODE);
+  return { port: value.port === undefined ? 0 : checkInteger(value.port, 0, 65535, "ui.port", CODE) };
 }
 
 function checkSignal(value: unknown): AbortSignal | undefined {

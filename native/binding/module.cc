@@ -1,6 +1,7 @@
 // The addon's exports, as binding.d.ts declares them.
 #include <napi.h>
 
+#include "core/host_memory.h"
 #include "core/philox.h"
 #include "cpu/backend.h"
 #include "cuda/devices.h"
@@ -68,6 +69,10 @@ Napi::Value buildInfo(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value availableMemory(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), static_cast<double>(availableHostBytes())); });
+}
+
 Napi::Value philoxDraws(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Reader seedArgument(info[0], "seed");
@@ -101,6 +106,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("plan", Napi::Function::New(env, plan, "plan"));
   exports.Set("devices", Napi::Function::New(env, devices, "devices"));
   exports.Set("buildInfo", Napi::Function::New(env, buildInfo, "buildInfo"));
+  exports.Set("availableMemory", Napi::Function::New(env, availableMemory, "availableMemory"));
   exports.Set("philox", Napi::Function::New(env, philoxDraws, "philox"));
   return exports;
 }

@@ -1,10 +1,13 @@
 #include "host_memory.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
+#include <iomanip>
 #include <limits>
+#include <sstream>
 #include <string>
 
 #include "backend.h"
@@ -28,8 +31,18 @@ uint64_t readNumber(const char* file, const std::string& key, uint64_t otherwise
   return in >> value ? value : otherwise;
 }
 
-// What can be allocated without swapping out others or meeting a container's limit; no bound where the system does not tell.
-uint64_t availableBytes() {
+// "1.50 GiB", or in MiB below one.
+std::string readable(uint64_t bytes) {
+  const bool large = bytes >= uint64_t{1} << 30;
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(2) << std::ldexp(static_cast<double>(bytes), large ? -30 : -20)
+       << (large ? " GiB" : " MiB");
+  return text.str();
+}
+
+}  // namespace
+
+uint64_t availableHostBytes() {
   constexpr uint64_t kUnknown = std::numeric_limits<uint64_t>::max();
   const uint64_t kibibytes = readNumber("/proc/meminfo", "MemAvailable:", kUnknown);
   const uint64_t free = kibibytes == kUnknown ? kUnknown : kibibytes * 1024;
@@ -41,17 +54,15 @@ uint64_t availableBytes() {
   return std::min(free, limit == kUnknown ? kUnknown : limit - std::min(limit, used));
 }
 
-}  // namespace
-
 void* allocateHost(size_t bytes) {
   if (bytes >= kLargeBytes) {
-    const uint64_t available = availableBytes();
+    const uint64_t available = availableHostBytes();
     if (bytes > available)
-      throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes: " + std::to_string(available) +
-                                           " bytes of memory are available");
+      throw Error("ERR_OUT_OF_MEMORY",
+                  "could not allocate " + readable(bytes) + ": " + readable(available) + " of memory are available");
   }
   void* memory = std::aligned_alloc(kAlignment, alignUp(std::max<size_t>(bytes, 1)));
-  if (!memory) throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes of memory");
+  if (!memory) throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + readable(bytes) + " of memory");
   // Touched now, so that the next request sees what is left.
   if (bytes >= kLargeBytes)
     for (size_t at = 0; at < bytes; at += kPageBytes) static_cast<volatile std::byte*>(memory)[at] = std::byte{0};

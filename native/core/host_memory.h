@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace revnet {
 
@@ -9,5 +10,8 @@ namespace revnet {
 // has and end the process once the memory is touched.
 void* allocateHost(size_t bytes);
 void releaseHost(void* memory) noexcept;
+
+// What can be allocated without swapping out others or meeting a container's limit; no bound where the system does not tell.
+uint64_t availableHostBytes();
 
 }  // namespace revnet

@@ -91,7 +91,7 @@ describe("revnet data", () => {
     [["data", "download", "cifar10", "--data-dir", "x"], /did you mean 'cifar-10'/],
     [["data", "pack", "cifar-10", "--data-dir", "x"], /only image-folder is packed/],
     [["data", "pack", "image-folder", "--data-dir", "x", "--size", "big"], /shape\[0\]/],
-    [["train", "--data", "shapes", "--broken-images", "fail"], /brokenImages: is for image-folder/],
+    [["train", "--data", "shapes", "--broken-images", "fail"], /--broken-images: is for image-folder/],
   ];
   for (const [args, message] of misused)
     it(`exits 2 on \`revnet ${args.join(" ")}\``, async () => {
