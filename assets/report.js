@@ -1,7 +1,7 @@
 /** Draws a report's charts (lib/report/charts.ts) with uPlot, in the page's colours, as wide as there is room. */
 (() => {
   const HEIGHT = 260;
-  const charts = JSON.parse(document.getElementById("charts").textContent);
+  let charts = JSON.parse(document.getElementById("charts").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map();
 
@@ -69,6 +69,10 @@
   /** Whole numbers alone: there is no step 2.5. */
   const wholes = (_plot, splits) => splits.map((value) => (Number.isInteger(value) ? value.toLocaleString("en") : ""));
 
+  /** What a plot's options depend on; the same: new values can go into the plot that is there. */
+  const signature = ({ series, ...chart }) =>
+    JSON.stringify([chart, series.map(({ label, color: index, style, x }) => [label, index, style, x.length === 1])]);
+
   function draw(chart) {
     const figure = document.getElementById(`chart-${chart.id}`);
     const place = figure.querySelector(".plot");
@@ -96,20 +100,42 @@
       place,
     );
     plot.root.querySelector("canvas").setAttribute("aria-label", chart.title);
+    plot.signature = signature(chart);
     drawn.set(chart.id, plot);
-    // How many points each line has, for those that cannot see it.
+    count(figure, plot);
+  }
+
+  /** How many points each line has, for those that cannot see it. */
+  function count(figure, plot) {
     figure.dataset.points = plot.data
       .slice(1)
       .map((column) => column.filter((value) => value != null).length)
       .join(" ");
   }
 
+  /** New values, or a new plot where it is another chart or the figure is a new one. A part that was zoomed into stays. */
+  function update(chart) {
+    const figure = document.getElementById(`chart-${chart.id}`);
+    const plot = drawn.get(chart.id);
+    if (!plot || plot.signature !== signature(chart) || !figure.contains(plot.root)) return draw(chart);
+    const [x] = plot.data;
+    const { min, max } = plot.scales.x;
+    const zoomed = min > x[0] || max < x[x.length - 1];
+    plot.setData(join(chart.series), !zoomed);
+    if (zoomed) plot.redraw();
+    count(figure, plot);
+  }
+
   const drawAll = () => charts.forEach(draw);
   drawAll();
+  document.addEventListener("charts", ({ detail }) => {
+    charts = detail;
+    charts.forEach(update);
+  });
   dark.addEventListener("change", drawAll);
   new ResizeObserver(() => {
     for (const [id, plot] of drawn) {
-      const width = document.querySelector(`#chart-${id} .plot`).clientWidth;
+      const width = document.querySelector(`#chart-${id} .plot`)?.clientWidth ?? plot.width;
       if (width !== plot.width) plot.setSize({ width, height: HEIGHT });
     }
   }).observe(document.querySelector("main"));

@@ -1,5 +1,6 @@
 /** How a command describes itself, and how its arguments are read: flags are the API's options in kebab-case. */
 import { parseArgs } from "node:util";
+import { RevNetError } from "../errors.js";
 import { unknownMessage } from "../validation.js";
 
 /** Bad usage: exit status 2. */
@@ -128,4 +129,28 @@ export function helpText(command: Command): string {
     ...rows.map(([left, help]) => `  ${left.padEnd(width)}  ${help}`),
     "",
   ].join("\n");
+}
+
+/** Options whose flags have other names. */
+const RENAMED: Readonly<Record<string, string>> = { outDir: "out", optimizer: "learning-rate" };
+
+/**
+ * The same error in the names of the command's flags: `batchSize: expected ...` becomes `--batch-size: expected ...`. An option is
+ * recognised at the beginning of the message, and elsewhere where no English word could be meant; what stands in quotes is left alone.
+ */
+export function withFlags(error: RevNetError, { flags }: Command): RevNetError {
+  const flagOf = new Map(Object.keys(flags).map((flag) => [camel(flag), `--${flag}`]));
+  for (const [option, flag] of Object.entries(RENAMED)) if (Object.hasOwn(flags, flag)) flagOf.set(option, `--${flag}`);
+  const rename = (option: string) => flagOf.get(option) ?? option;
+  const unquoted = (text: string) =>
+    text.replace(/(?<![-\w./])(?:optimizer\.)?([a-z]+[A-Z][A-Za-z]*)(?![\w/])/g, (word, option: string) =>
+      flagOf.has(option) ? rename(option) : word,
+    );
+  const message = error.message
+    .replace(/^[a-z][A-Za-z]*(, [a-z][A-Za-z]*)*(?=:)/, (options) => options.split(", ").map(rename).join(", "))
+    .split(/('[^']*')/)
+    .map((part, i) => (i % 2 === 0 ? unquoted(part) : part))
+    .join("");
+  if (message === error.message) return error;
+  return new RevNetError(error.code, message, { cause: error });
 }

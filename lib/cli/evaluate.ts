@@ -1,8 +1,10 @@
 /** revnet evaluate */
-import { openDataset } from "../data/open.js";
+import type { AnyDataset } from "../data/dataset.js";
+import { type DatasetOptions, openDataset } from "../data/open.js";
 import { loadNetwork } from "../network/network.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { DATA_FLAGS, DEVICE_FLAGS, deviceOptions } from "./flags.js";
+import { Meter } from "./meter.js";
 import { percent, print, printJson, table } from "./output.js";
 
 export const evaluate = defineCommand({
@@ -17,26 +19,31 @@ export const evaluate = defineCommand({
     ...JSON_FLAG,
   },
   interruptible: true,
-  async run({ data, dataDir, trainCount, testCount, batchSize = 100, json, ...device }, [file], { signal }) {
-    if (data === undefined) throw new UsageError("--data is missing: shapes, cifar-10 or cifar-100");
-    const network = await loadNetwork(file!, deviceOptions(device));
+  async run({ data, batchSize = 100, device, threads, precision, json, ...options }, [file], { signal }) {
+    if (data === undefined) throw new UsageError("--data is missing: shapes, cifar-10, cifar-100 or image-folder");
+    const network = await loadNetwork(file!, deviceOptions({ device, threads, precision }));
+    const meter = new Meter("evaluated");
+    let opened: AnyDataset | undefined;
     try {
-      const dataset = await openDataset(data, { dataDir, trainCount, testCount });
-      const result = await network.evaluate(dataset, { batchSize, signal });
+      const dataset = await openDataset(data, { ...(options as DatasetOptions), shape: network.spec.input });
+      opened = dataset;
+      const result = await network.evaluate(dataset, { batchSize, signal, onProgress: meter.update });
+      meter.clear();
       const confusion = Array.from(result.confusion, (row) => Array.from(row));
       if (json) {
         printJson({
           model: network.spec.name,
           data,
-          images: dataset.test.count,
+          images: dataset.test.count - result.broken.length,
           loss: result.loss,
           error: result.error,
           classes: dataset.classes,
           confusion,
+          brokenImages: result.broken,
         });
       } else {
         print(
-          `${network.spec.name} on ${dataset.test.count} test images of ${data}: loss ${result.loss.toFixed(4)}, error ${percent(result.error)}`,
+          `${network.spec.name} on ${dataset.test.count - result.broken.length} test images of ${data}: loss ${result.loss.toFixed(4)}, error ${percent(result.error)}`,
         );
         // Rows: the label; columns: the prediction. A hundred classes would not fit a terminal.
         if (dataset.classes.length <= 20)
@@ -44,8 +51,11 @@ export const evaluate = defineCommand({
             `\n${table([["label", ...dataset.classes], ...confusion.map((row, i) => [dataset.classes[i]!, ...row.map(String)])])}`,
           );
       }
+      if (!json) for (const { file: name, reason } of result.broken) print(`left out: ${name}: ${reason}`);
       return 0;
     } finally {
+      meter.clear();
+      if (opened && "close" in opened) await opened.close();
       network.dispose();
     }
   },

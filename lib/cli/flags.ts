@@ -14,8 +14,14 @@ export function deviceOptions({ device = "auto", precision, threads }: FlagValue
 }
 
 export const DATA_FLAGS = {
-  data: { type: "string", value: "NAME", help: "shapes, cifar-10 or cifar-100" },
+  data: { type: "string", value: "NAME", help: "shapes, cifar-10, cifar-100 or image-folder" },
   "data-dir": { type: "string", value: "DIR", help: "folder of the data set's files" },
   "train-count": { type: "integer", help: "training images: how many shapes to draw, or the first N" },
   "test-count": { type: "integer", help: "test images, likewise" },
+  "validation-share": { type: "number", help: "image-folder without val/: the share of each class for validation (default 0.1)" },
+  "broken-images": {
+    type: "string",
+    value: "skip|fail",
+    help: "image-folder: whether to go on without images that cannot be decoded",
+  },
 } as const satisfies Flags;

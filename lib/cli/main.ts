@@ -4,7 +4,8 @@ import { RevNetError } from "../errors.js";
 import { native } from "../native/index.js";
 import { unknownMessage } from "../validation.js";
 import { bench } from "./bench.js";
-import { type Command, helpText, readArguments, UsageError } from "./command.js";
+import { type Command, helpText, readArguments, UsageError, withFlags } from "./command.js";
+import { data } from "./data.js";
 import { doctor } from "./doctor.js";
 import { evaluate } from "./evaluate.js";
 import { exportModel } from "./export.js";
@@ -16,7 +17,19 @@ import { predict } from "./predict.js";
 import { report } from "./report.js";
 import { train } from "./train.js";
 
-const COMMANDS: readonly Command[] = [train, evaluate, predict, exportModel, inspect, memory, report, gradcheck, bench, doctor];
+const COMMANDS: readonly Command[] = [
+  train,
+  evaluate,
+  predict,
+  exportModel,
+  inspect,
+  memory,
+  report,
+  gradcheck,
+  bench,
+  data,
+  doctor,
+];
 /** Errors that an option's value causes. */
 const USAGE_CODES = ["ERR_INVALID_ARGUMENT", "ERR_UNKNOWN_MODEL"];
 const EXIT_FAILURE = 1;
@@ -56,6 +69,7 @@ async function main([name, ...args]: string[]): Promise<number> {
         COMMANDS.map((candidate) => candidate.name),
       ),
     );
+  running = command;
   const { help, values, positionals } = readArguments(command, args);
   if (help) {
     print(helpText(command).trimEnd());
@@ -64,18 +78,23 @@ async function main([name, ...args]: string[]): Promise<number> {
   return (await command.run(values, positionals, { signal: interruption(command) })) ?? 0;
 }
 
+/** Aborted by Ctrl-C, and where nobody reads the output any more. */
+const interrupted = new AbortController();
+/** The command that runs: errors are told in the names of its flags. */
+let running: Command | undefined;
+
 /** The first Ctrl-C asks an interruptible command to finish; the second, and the first for the others, ends the process. */
 function interruption(command: Command): AbortSignal {
-  const controller = new AbortController();
   process.on("SIGINT", () => {
-    if (!command.interruptible || controller.signal.aborted) process.exit(EXIT_INTERRUPTED);
+    if (!command.interruptible || interrupted.signal.aborted) process.exit(EXIT_INTERRUPTED);
     process.stderr.write("\nstopping; Ctrl-C again to quit at once\n");
-    controller.abort();
+    interrupted.abort();
   });
-  return controller.signal;
+  return interrupted.signal;
 }
 
-function explain(error: unknown): number {
+function explain(thrown: unknown): number {
+  const error = thrown instanceof RevNetError && running ? withFlags(thrown, running) : thrown;
   if (error instanceof RevNetError && error.code === "ERR_ABORTED") {
     process.stderr.write(`revnet: ${error.message}\n`);
     return EXIT_INTERRUPTED;
@@ -89,10 +108,12 @@ function explain(error: unknown): number {
   return EXIT_FAILURE;
 }
 
-// A reader that leaves early (`revnet inspect ... | head`) is no error; output to it is dropped.
+// A reader that leaves early (`revnet inspect ... | head`) is no error; output to it is dropped. What would go on for long ends as
+// after Ctrl-C.
 for (const stream of [process.stdout, process.stderr])
   stream.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code !== "EPIPE") throw error;
+    interrupted.abort();
   });
 
 main(process.argv.slice(2))

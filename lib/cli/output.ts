@@ -24,3 +24,28 @@ export function table(rows: readonly (readonly string[])[]): string {
     )
     .join("\n");
 }
+
+const FILLINGS = "#=+.";
+const LEGEND_GAP = "   ";
+
+/** A bar for each row, its parts of the lengths of their values and each with a filling of its own, which the last line explains. */
+export function stackedBars(
+  rows: readonly { readonly name: string; readonly parts: readonly number[]; readonly after: string }[],
+  legend: readonly string[],
+  columns = 80,
+): string {
+  const names = Math.max(...rows.map(({ name }) => name.length));
+  const after = Math.max(...rows.map((row) => row.after.length));
+  const width = Math.max(10, Math.min(columns || 80, 100) - names - after - 5);
+  const longest = Math.max(...rows.map(({ parts }) => parts.reduce((sum, part) => sum + part)), 1);
+  const bars = rows.map((row) => {
+    let [sum, bar] = [0, ""];
+    // Ends are rounded, not lengths, so that a bar is as long as its sum says.
+    for (const [i, part] of row.parts.entries()) {
+      sum += part;
+      bar = bar.padEnd(Math.round((width * sum) / longest), FILLINGS[i]);
+    }
+    return `${row.name.padEnd(names)}  ${bar.padEnd(width)}  ${row.after.padStart(after)}`;
+  });
+  return [...bars, "", legend.map((name, i) => `${FILLINGS[i]} ${name}`).join(LEGEND_GAP)].join("\n");
+}

@@ -17,6 +17,7 @@ export class Progress {
   #loss: number | undefined;
   #error = 0;
   #milliseconds = 0;
+  readonly #outOfRange = { steps: 0, values: 0 };
 
   constructor(stream: NodeJS.WriteStream) {
     this.#stream = stream;
@@ -43,16 +44,42 @@ export class Progress {
       case "validation":
         this.#line(`step ${event.step}: test loss ${event.loss.toFixed(4)}, test error ${percent(event.error)}`);
         break;
+      case "verification":
+        this.#line(
+          `step ${event.step}: reconstruction error ${event.maxError}, cosine of reversible and stored gradients ${event.cosine}`,
+        );
+        break;
       case "outOfRange":
-        this.#line(`warning: step ${event.step}: ${event.count} values left the range of the fixed-point streams (+-512)`);
+        if (this.#outOfRange.steps === 0)
+          this.#line(
+            `warning: step ${event.step}: ${event.count} values left the range of the fixed-point streams (+-512); such steps are counted from now on, and told at the end`,
+          );
+        this.#outOfRange.steps += 1;
+        this.#outOfRange.values += event.count;
         break;
       case "warning":
         this.#line(`warning: step ${event.step}: ${event.message}`);
+        break;
+      case "brokenImage":
+        this.#line(`warning: step ${event.step}: ${event.file} is left out: ${event.reason}`);
+        break;
+      case "data":
+        if (this.#stream.isTTY) this.#draw([`reading images ${event.done}/${event.total}`], event.done / event.total);
+        break;
+      case "ui":
+        this.#line(`live page: ${event.url}`);
         break;
       case "checkpoint":
       case "done":
         break;
     }
+  }
+
+  /** However the run ended: takes the bar off the terminal, and says what was only counted. */
+  end(): void {
+    this.clear();
+    const { steps, values } = this.#outOfRange;
+    if (steps > 1) this.#line(`warning: in ${steps} steps, ${values} values left the range of the fixed-point streams`);
   }
 
   /** Takes the bar off the terminal. */
@@ -74,19 +101,18 @@ export class Progress {
     if (now - this.#lastShown < (this.#stream.isTTY ? REDRAW_MILLISECONDS : LINE_MILLISECONDS) && !last) return;
     this.#lastShown = now;
     const { steps = event.step, batchSize = 0 } = this.#start ?? {};
-    const rate = (1000 * batchSize) / this.#milliseconds;
-    const rest =
-      `loss ${this.#loss!.toFixed(4)}  error ${percent(this.#error)}  ` +
-      `${rate.toFixed(0)} images/s  ETA ${duration((steps - event.step) * this.#milliseconds)}`;
-    if (this.#stream.isTTY) this.#draw(`${event.step}/${steps}  ${rest}`, event.step / steps);
-    else this.#line(`step ${event.step}/${steps}  epoch ${event.epoch}  ${rest}`);
+    const loss = `loss ${this.#loss!.toFixed(4)}`;
+    const error = `error ${percent(this.#error)}`;
+    const rate = `${((1000 * batchSize) / this.#milliseconds).toFixed(0)} images/s`;
+    const eta = `ETA ${duration((steps - event.step) * this.#milliseconds)}`;
+    if (this.#stream.isTTY) this.#draw([`${event.step}/${steps}`, loss, error, rate, eta], event.step / steps);
+    else this.#line([`step ${event.step}/${steps}`, `epoch ${event.epoch}`, loss, error, rate, eta].join("  "));
   }
 
-  #draw(text: string, fraction: number): void {
-    const { columns = 80 } = this.#stream as WriteStream;
-    const width = Math.min(30, Math.max(5, columns - text.length - 4));
-    const bar = "#".repeat(Math.round(fraction * width)).padEnd(width, ".");
-    this.#stream.write(`\r\x1b[K${`[${bar}] ${text}`.slice(0, columns - 1)}`);
+  #draw(parts: readonly string[], fraction: number): void {
+    // Zero is what some terminals say that do not know.
+    const columns = (this.#stream as WriteStream).columns || 80;
+    this.#stream.write(`\r\x1b[K${progressLine(parts, fraction, columns - 1)}`);
     this.#barShown = true;
   }
 
@@ -94,4 +120,20 @@ export class Progress {
     this.clear();
     this.#stream.write(`${text}\n`);
   }
+}
+
+/** Positions of step, loss, error, rate and ETA in the order in which they are left out where the line is too narrow. */
+const DISPENSABLE = [3, 2, 4, 1];
+const SHORTEST_BAR = 5;
+
+/** A bar and the parts, on at most `width` columns: with less room first the bar goes, then one part after the other. */
+export function progressLine(parts: readonly string[], fraction: number, width: number): string {
+  const text = parts.join("  ");
+  const bar = Math.min(30, width - text.length - 3);
+  if (bar >= SHORTEST_BAR) return `[${"#".repeat(Math.round(fraction * bar)).padEnd(bar, ".")}] ${text}`;
+  for (let dropped = 0; dropped <= DISPENSABLE.length; ++dropped) {
+    const left = parts.filter((_, i) => !DISPENSABLE.slice(0, dropped).includes(i)).join("  ");
+    if (left.length <= width) return left;
+  }
+  return parts[0]!.slice(0, Math.max(0, width));
 }

@@ -1,9 +1,10 @@
 /** revnet train */
 import { RevNetError } from "../errors.js";
 import { memoryPlan } from "../network/network.js";
+import type { VerificationEvent } from "../training/events.js";
 import type { TrainOptions } from "../training/options.js";
 import type { Summary } from "../training/summary.js";
-import { trainRevNet } from "../training/trainer.js";
+import { trainRevNet } from "../training/train.js";
 import { defineCommand, type FlagValues, JSON_FLAG, UsageError } from "./command.js";
 import { DATA_FLAGS, DEVICE_FLAGS } from "./flags.js";
 import { bytes, percent, print, printJson } from "./output.js";
@@ -19,12 +20,16 @@ const FLAGS = {
   momentum: { type: "number", help: "of SGD (default: the model's recipe)" },
   "weight-decay": { type: "number", help: "of conv and linear weights (default: the model's recipe)" },
   schedule: { type: "string", value: "NAME", help: "step, constant or cosine (default: the model's recipe)" },
-  "no-augment": { type: "boolean", help: "no random shifts and flips" },
+  "no-augment": { type: "boolean", help: "no random shifts, crops and flips" },
   activations: { type: "string", value: "MODE", help: "reversible (default) or stored; the weights are the same" },
   streams: { type: "string", value: "KIND", help: "fixed (default, exact) or float32 (drifts)" },
   seed: { type: "integer", help: "the same seed gives the same bits (default 0)" },
   ...DEVICE_FLAGS,
   "validate-every": { type: "integer", help: "steps between evaluations on the test images (default: an epoch's)" },
+  "verify-every": {
+    type: "integer",
+    help: "steps between checks that the blocks invert and the gradients are those of stored activations (default: none)",
+  },
   patience: { type: "integer", help: "end after so many validations without a better one, and keep the best weights" },
   out: {
     type: "string",
@@ -34,6 +39,8 @@ const FLAGS = {
   "checkpoint-every": { type: "integer", help: "steps between checkpoints in DIR (default: an epoch's)" },
   "keep-checkpoints": { type: "integer", help: "how many are kept, besides the best one (default 3)" },
   resume: { type: "boolean", help: "go on from the last checkpoint in DIR, from the start if there is none" },
+  ui: { type: "boolean", help: "a live page in the browser while training, for this machine alone; its address is printed" },
+  "ui-port": { type: "integer", help: "port of the live page (default: one that is free)" },
   ...JSON_FLAG,
 } as const;
 
@@ -55,14 +62,15 @@ export const train = defineCommand({
         progress.show(event);
       }
     } catch (error) {
-      progress.clear();
+      progress.end();
       if (started && error instanceof RevNetError && error.code === "ERR_ABORTED" && values.out !== undefined)
         process.stderr.write(`what was trained is in ${values.out}; the same command with --resume goes on\n`);
       throw error;
     }
-    const { network, summary, fileError } = await run;
+    progress.end();
+    const { network, summary, history, fileError } = await run;
     if (values.json) printJson(summary);
-    else printSummary(summary, storedActivations(summary, network.spec, options), values.out);
+    else printSummary(summary, storedActivations(summary, network.spec, options), history.verifications, values.out);
     network.dispose();
     if (fileError) process.stderr.write(`revnet: the run is complete, but ${values.out} is not: ${fileError.message}\n`);
     return fileError ? 1 : 0;
@@ -70,13 +78,26 @@ export const train = defineCommand({
 });
 
 function toOptions(values: FlagValues<typeof FLAGS>, signal: AbortSignal): TrainOptions {
-  if (values.data === undefined) throw new UsageError("--data is missing: shapes, cifar-10 or cifar-100");
-  const { json: _, out, noAugment, learningRate, momentum, weightDecay, model = "revnet-38", ...same } = values;
+  if (values.data === undefined) throw new UsageError("--data is missing: shapes, cifar-10, cifar-100 or image-folder");
+  if (values.uiPort !== undefined && !values.ui) throw new UsageError("--ui-port needs --ui");
+  const {
+    json: _,
+    out,
+    noAugment,
+    ui: asked,
+    uiPort: port,
+    learningRate,
+    momentum,
+    weightDecay,
+    model = "revnet-38",
+    ...same
+  } = values;
   const optimizer = Object.fromEntries(
     Object.entries({ learningRate, momentum, weightDecay }).filter(([, value]) => value !== undefined),
   );
   // The remaining flags are options by the same names; trainRevNet checks their values.
-  return { ...same, model, optimizer, augment: !noAugment, outDir: out, signal } as TrainOptions;
+  const ui = asked && (port === undefined ? true : { port });
+  return { ...same, model, optimizer, ui, augment: !noAugment, outDir: out, signal } as TrainOptions;
 }
 
 /** Bytes of activations that the same steps take when all are kept. */
@@ -85,9 +106,18 @@ function storedActivations(summary: Summary, spec: Parameters<typeof memoryPlan>
   return memoryPlan(spec, { batchSize, activations: "stored", streams, precision, threads, device: device ?? "auto" }).activations;
 }
 
-function printSummary(summary: Summary, stored: number, out: string | undefined): void {
+function printSummary(
+  summary: Summary,
+  stored: number,
+  verifications: readonly VerificationEvent[],
+  out: string | undefined,
+): void {
   const { activations } = summary.memory;
-  const ratio = activations < stored ? ` (stored: ${bytes(stored)}, ${(stored / activations).toFixed(1)} times as much)` : "";
+  // What verifying stores is in it; then there is nothing to compare.
+  const ratio =
+    verifications.length === 0 && activations < stored
+      ? ` (stored: ${bytes(stored)}, ${(stored / activations).toFixed(1)} times as much)`
+      : "";
   const lines = [
     `test error          ${percent(summary.testError ?? Number.NaN)}`,
     `step                ${summary.stepMilliseconds.median.toFixed(1)} ms (${summary.imagesPerSecond.toFixed(0)} images/s)`,
@@ -96,11 +126,19 @@ function printSummary(summary: Summary, stored: number, out: string | undefined)
     ...(summary.reconstruction.exact === null
       ? []
       : [`reconstruction      ${summary.reconstruction.exact ? "exact, bit for bit" : "not exact"}`]),
+    ...(verifications.length > 0 ? [`verified            ${verified(verifications)}`] : []),
     ...(summary.reconstruction.outOfRange > 0
       ? [`out of range        ${summary.reconstruction.outOfRange} stream values, so the result is not to be trusted`]
       : []),
+    ...(summary.brokenImages.length === 0 ? [] : [`broken images       ${summary.brokenImages.length}, named in summary.json`]),
     `weights sha256      ${summary.weightsSha256}`,
     ...(out === undefined ? [] : [`files               ${out}`]),
   ];
   print(lines.join("\n"));
+}
+
+function verified(verifications: readonly VerificationEvent[]): string {
+  const error = Math.max(...verifications.map(({ maxError }) => maxError));
+  const cosine = Math.min(...verifications.map((event) => event.cosine));
+  return `${verifications.length} times: reconstruction error up to ${error}, cosine of the gradients at least ${cosine}`;
 }

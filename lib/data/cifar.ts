@@ -25,7 +25,7 @@ interface Format {
   readonly namesFile: string;
 }
 
-const CIFAR_10: Format = {
+export const CIFAR_10: Format = {
   name: "cifar-10",
   trainFiles: [1, 2, 3, 4, 5].map((i) => `data_batch_${i}.bin`),
   testFile: "test_batch.bin",
@@ -34,7 +34,7 @@ const CIFAR_10: Format = {
   classes: 10,
   namesFile: "batches.meta.txt",
 };
-const CIFAR_100: Format = {
+export const CIFAR_100: Format = {
   name: "cifar-100",
   trainFiles: ["train.bin"],
   testFile: "test.bin",
@@ -43,7 +43,7 @@ const CIFAR_100: Format = {
   classes: 100,
   namesFile: "fine_label_names.txt",
 };
-const CIFAR_100_COARSE: Format = { ...CIFAR_100, labelByte: 0, classes: 20, namesFile: "coarse_label_names.txt" };
+export const CIFAR_100_COARSE: Format = { ...CIFAR_100, labelByte: 0, classes: 20, namesFile: "coarse_label_names.txt" };
 
 function invalid(file: string, what: string, cause?: unknown): RevNetError {
   return new RevNetError("ERR_INVALID_DATA", `${file}: ${what}`, { cause });

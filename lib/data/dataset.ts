@@ -1,4 +1,4 @@
-/** What the rest of the package knows of a data set: two splits of labelled byte images, resident in memory. */
+/** What the rest of the package knows of a data set: two splits of labelled byte images, resident in memory or streamed. */
 import { RevNetError } from "../errors.js";
 import { Pacer } from "./pacer.js";
 
@@ -21,6 +21,91 @@ export interface Dataset {
   readonly test: Split;
 }
 
+/** An image that could not be read or decoded. */
+export interface BrokenImage {
+  readonly file: string;
+  readonly reason: string;
+}
+
+export interface Batch {
+  /** [n][height][width][channels] */
+  readonly images: Uint8Array;
+  /** [n]; -1: the image is broken, and its pixels mean nothing. Only of batches in order. */
+  readonly labels: Int32Array;
+  /** What was found broken while this batch was made. */
+  readonly broken: readonly BrokenImage[];
+}
+
+/** Which batches training wants. */
+export interface BatchRequest {
+  readonly batchSize: number;
+  /** Of random crops. */
+  readonly seed: number;
+  /** The first step, and the one after the last. */
+  readonly steps: readonly [number, number];
+  readonly stepsPerEpoch: number;
+  /** Images of a step, where the split can be read in any order. */
+  readonly indices: (step: number) => Int32Array;
+  /** Smallest share of an image's area that a random crop takes; 0: no random crops. */
+  readonly resizedCrop: number;
+}
+
+/** Labelled images of one split that do not lie in memory: they are made batch by batch, ahead of their use. */
+export interface StreamedSplit {
+  readonly count: number;
+  /** SHA-256 of what tells this split's images from others. */
+  readonly fingerprint: string;
+  /** Batches for training from a step on: each a function of the request and its step alone. */
+  batches(request: BatchRequest): AsyncIterableIterator<Batch>;
+  /** All images in order, without anything random; the last batch may be smaller. */
+  inOrder(batchSize: number): AsyncIterableIterator<Batch>;
+  /** Images by index, without anything random; those that are broken are black. */
+  read(indices: readonly number[]): Promise<Uint8Array>;
+}
+
+/** A data set whose images are made when they are needed, those of one split at least. */
+export interface StreamedDataset {
+  readonly name: string;
+  readonly shape: readonly [number, number, number];
+  readonly classes: readonly string[];
+  readonly train: AnySplit;
+  readonly test: AnySplit;
+  /** [height * width * channels] what preprocessing subtracts; of image files, one number for each channel. */
+  readonly mean: (onProgress?: (done: number, total: number) => void) => Promise<Float32Array>;
+  /** Ends the threads that make the images. */
+  close(): Promise<void>;
+}
+
+export type AnyDataset = Dataset | StreamedDataset;
+export type AnySplit = Split | StreamedSplit;
+
+export const isStreamed = (split: AnySplit): split is StreamedSplit =>
+  "inOrder" in split && typeof split.inOrder === "function" && !("images" in split);
+
+/** A split's images and labels in order, n at a time. */
+export async function* inOrder(split: AnySplit, n: number): AsyncGenerator<Batch> {
+  if (isStreamed(split)) {
+    yield* split.inOrder(n);
+    return;
+  }
+  const imageBytes = split.images.length / split.count;
+  for (let first = 0; first < split.count; first += n) {
+    const end = Math.min(split.count, first + n);
+    const images = split.images.subarray(first * imageBytes, end * imageBytes);
+    yield { images, labels: split.labels.subarray(first, end), broken: [] };
+  }
+}
+
+/** Pixels of some images of a split. */
+export async function readImages(split: AnySplit, indices: readonly number[]): Promise<Uint8Array> {
+  if (isStreamed(split)) return split.read(indices);
+  const imageBytes = split.images.length / split.count;
+  const images = new Uint8Array(indices.length * imageBytes);
+  for (const [i, index] of indices.entries())
+    images.set(split.images.subarray(index * imageBytes, (index + 1) * imageBytes), i * imageBytes);
+  return images;
+}
+
 function invalid(what: string): RevNetError {
   return new RevNetError("ERR_INVALID_DATA", what);
 }
@@ -39,21 +124,26 @@ function validateSplit(split: unknown, where: string, imageBytes: number, classe
   if (bad >= 0) throw invalid(`${where}.labels[${bad}]: ${labels[bad]} is not a label; expected 0 to ${classes - 1}`);
 }
 
-/** Checks an object that claims to be a Dataset, and returns it. Throws ERR_INVALID_DATA. */
-export function validateDataset(value: unknown): Dataset {
+/**
+ * Checks an object that claims to be a data set, and returns it. Splits that `isOther` accepts (sequences, streams) are checked by
+ * those who read them; only where there is one may the shape be missing. Throws ERR_INVALID_DATA.
+ */
+export function validateDataset<T = Dataset>(value: unknown, isOther: (split: unknown) => boolean = () => false): T {
   if (typeof value !== "object" || value === null)
     throw invalid("data: expected the name of a data set or an object { name, shape, classes, train, test }");
   const dataset = value as Partial<Dataset>;
   if (typeof dataset.name !== "string" || dataset.name === "") throw invalid("data.name: expected a string");
-  const { shape, classes } = dataset;
+  const { classes } = dataset;
+  const others = { train: isOther(dataset.train), test: isOther(dataset.test) };
+  const shape = dataset.shape === undefined && others.train && others.test ? [1, 1, 1] : dataset.shape;
   if (!Array.isArray(shape) || shape.length !== 3 || !shape.every((edge) => Number.isSafeInteger(edge) && edge > 0))
     throw invalid("data.shape: expected [height, width, channels], three positive integers");
   if (!Array.isArray(classes) || classes.length < 2 || !classes.every((name) => typeof name === "string"))
     throw invalid("data.classes: expected at least two class names");
-  const imageBytes = shape[0] * shape[1] * shape[2];
-  validateSplit(dataset.train, "data.train", imageBytes, classes.length);
-  validateSplit(dataset.test, "data.test", imageBytes, classes.length);
-  return dataset as Dataset;
+  const imageBytes = shape[0]! * shape[1]! * shape[2]!;
+  if (!others.train) validateSplit(dataset.train, "data.train", imageBytes, classes.length);
+  if (!others.test) validateSplit(dataset.test, "data.test", imageBytes, classes.length);
+  return dataset as T;
 }
 
 /** The first `count` images of a split, sharing its memory. */

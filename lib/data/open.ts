@@ -1,12 +1,34 @@
 /** Data sets by name. */
 import { RevNetError } from "../errors.js";
-import { checkBoolean, checkChoice, checkInteger, checkKeys } from "../validation.js";
+import { checkBoolean, checkChoice, checkInteger, checkKeys, checkNumber, describe } from "../validation.js";
 import { readCifar10, readCifar100 } from "./cifar.js";
-import { type Dataset, take } from "./dataset.js";
+import { type AnyDataset, type Dataset, type StreamedDataset, take } from "./dataset.js";
+import { BROKEN_IMAGES, openImageFolder } from "./image-folder.js";
+import type { Shape } from "./picture.js";
 import { drawShapes } from "./shapes.js";
 
-export const DATASETS = ["shapes", "cifar-10", "cifar-100"] as const;
+export const DATASETS = ["shapes", "cifar-10", "cifar-100", "image-folder"] as const;
 export type DatasetName = (typeof DATASETS)[number];
+
+/** Of their training splits, which need not be read for it. */
+const SIZES = {
+  shapes: { images: 5000, classes: 10 },
+  "cifar-10": { images: 50_000, classes: 10 },
+  "cifar-100": { images: 50_000, classes: 100 },
+} as const satisfies Readonly<Record<Exclude<DatasetName, "image-folder">, { images: number; classes: number }>>;
+
+/**
+ * How many training images of the data set lie in memory, and how many classes it has; neither is said of image-folder, of which one
+ * batch at a time is in memory. @throws RevNetError ERR_INVALID_ARGUMENT
+ */
+export function trainingShape(name: string, trainCount: number | undefined): { images?: number; classes?: number } {
+  const known = checkChoice(name, DATASETS, "data", CODE);
+  if (trainCount !== undefined) checkInteger(trainCount, 1, MAX_COUNT, "trainCount", CODE);
+  if (known === "image-folder") return {};
+  const { images, classes } = SIZES[known];
+  if (trainCount === undefined) return { images, classes };
+  return { images: name === "shapes" ? trainCount : Math.min(images, trainCount), classes };
+}
 
 export interface DatasetOptions {
   /** Folder with the data set's files; required by all but `shapes`. */
@@ -19,32 +41,79 @@ export interface DatasetOptions {
   seed?: number | undefined;
   /** CIFAR-100: the 20 superclasses instead of the 100 classes. */
   coarse?: boolean | undefined;
+  /** image-folder: [height, width, channels] that images are brought to; required there. */
+  shape?: Shape | undefined;
+  /** image-folder without validation images of its own: the share of each class that is kept for it (default 0.1). */
+  validationShare?: number | undefined;
+  /** image-folder: "skip" (default) goes on without images that cannot be decoded, and reports them; "fail" does not. */
+  brokenImages?: (typeof BROKEN_IMAGES)[number] | undefined;
+  /** A pack that cannot be used, say. */
+  onWarning?: ((error: RevNetError) => void) | undefined;
 }
+
+const KEYS = [
+  "dataDir",
+  "trainCount",
+  "testCount",
+  "seed",
+  "coarse",
+  "shape",
+  "validationShare",
+  "brokenImages",
+  "onWarning",
+] as const satisfies readonly (keyof DatasetOptions)[];
 
 /** Bounds what a typing error can allocate: so many images of `shapes` take 3 GB. */
 export const MAX_COUNT = 2 ** 20;
+const MAX_EDGE = 4096;
 
 const CODE = "ERR_INVALID_ARGUMENT";
 
+export const checkShare = (value: unknown) => checkNumber(value, 0, 1, "validationShare", CODE);
+export const checkBroken = (value: unknown) => checkChoice(value, BROKEN_IMAGES, "brokenImages", CODE);
+
 /**
- * Opens `shapes`, `cifar-10` or `cifar-100`. Rejects with ERR_INVALID_ARGUMENT (unknown name or option) or ERR_INVALID_DATA
- * (a file that is missing, truncated or not what it should be, by its path). The event loop stays free meanwhile.
+ * Opens `shapes`, `cifar-10`, `cifar-100` or `image-folder` (docs/data.md). Rejects with ERR_INVALID_ARGUMENT (unknown name or option),
+ * ERR_INVALID_DATA (a file that is missing, truncated or not what it should be, by its path), ERR_SHARP_MISSING. The event loop stays
+ * free meanwhile.
  */
-export async function openDataset(name: string, options: DatasetOptions = {}): Promise<Dataset> {
-  checkKeys(options, ["dataDir", "trainCount", "testCount", "seed", "coarse"], "openDataset options", CODE);
-  const { dataDir, trainCount, testCount, seed = 0, coarse = false } = options as DatasetOptions;
+export async function openDataset(name: "image-folder", options: DatasetOptions): Promise<StreamedDataset>;
+export async function openDataset(name: Exclude<DatasetName, "image-folder">, options?: DatasetOptions): Promise<Dataset>;
+export async function openDataset(name: string, options?: DatasetOptions): Promise<AnyDataset>;
+export async function openDataset(name: string, options: DatasetOptions = {}): Promise<AnyDataset> {
+  checkKeys(options, KEYS, "openDataset options", CODE);
+  const given = options as DatasetOptions;
+  const { dataDir, trainCount, testCount, seed = 0, coarse = false } = given;
   if (trainCount !== undefined) checkInteger(trainCount, 1, MAX_COUNT, "trainCount", CODE);
   if (testCount !== undefined) checkInteger(testCount, 1, MAX_COUNT, "testCount", CODE);
   checkInteger(seed, 0, Number.MAX_SAFE_INTEGER, "seed", CODE);
   checkBoolean(coarse, "coarse", CODE);
   const known = checkChoice(name, DATASETS, "data set", CODE);
-  if (known === "shapes") return drawShapes(trainCount ?? 5000, testCount ?? 1000, seed);
+  if (known !== "image-folder")
+    for (const key of ["validationShare", "brokenImages"] as const)
+      if (given[key] !== undefined) throw new RevNetError(CODE, `${key}: is for image-folder`);
+  if (known === "shapes") return drawShapes(trainCount ?? SIZES.shapes.images, testCount ?? 1000, seed);
   if (typeof dataDir !== "string" || dataDir === "")
     throw new RevNetError(CODE, `dataDir: expected the folder that holds the files of ${name}`);
+  if (known === "image-folder") return openFolder(dataDir, given);
   const dataset = await (known === "cifar-10" ? readCifar10(dataDir) : readCifar100(dataDir, coarse));
   return {
     ...dataset,
     train: take(dataset.train, trainCount ?? dataset.train.count),
     test: take(dataset.test, testCount ?? dataset.test.count),
   };
+}
+
+function openFolder(folder: string, options: DatasetOptions): Promise<StreamedDataset> {
+  const { validationShare, brokenImages } = options;
+  if (validationShare !== undefined) checkShare(validationShare);
+  if (brokenImages !== undefined) checkBroken(brokenImages);
+  return openImageFolder(folder, { ...options, shape: checkShape(options.shape) });
+}
+
+/** @throws RevNetError ERR_INVALID_ARGUMENT */
+export function checkShape(value: unknown): Shape {
+  if (!Array.isArray(value) || value.length !== 3)
+    throw new RevNetError(CODE, `shape: expected [height, width, channels], got ${describe(value)}`);
+  return value.map((edge: unknown, i) => checkInteger(edge, 1, MAX_EDGE, `shape[${i}]`, CODE)) as unknown as Shape;
 }

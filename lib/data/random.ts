@@ -60,3 +60,11 @@ export function permutation(count: number, seed: number, epoch: number): Int32Ar
   }
   return order;
 }
+
+/** Words of random crops: enough for an image's area, shape and place. */
+export const CROP_WORDS = 4;
+
+/** [batchSize][CROP_WORDS] for the crops of a step: of (seed, step, position in the batch) alone. */
+export function cropDraws(seed: number, step: number, batchSize: number): Uint32Array {
+  return native.philox(nativeSeed(seed), step >>> 0, Math.floor(step / 2 ** 32), "dataset", batchSize * CROP_WORDS);
+}

@@ -30,9 +30,31 @@ export async function writeFileAtomically(file: string, chunks: readonly Uint8Ar
 /** Makes a folder that is there after a power failure too. @throws RevNetError ERR_FILE */
 export async function makeFolder(folder: string): Promise<void> {
   try {
-    if ((await fs.mkdir(folder, { recursive: true })) !== undefined) await syncFolder(path.dirname(folder));
+    if (await makePath(path.resolve(folder))) await syncFolder(path.dirname(folder));
   } catch (error) {
     throw new RevNetError("ERR_FILE", `cannot make the folder '${folder}': ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/**
+ * As mkdir with `recursive`, which on some file systems never ends: in /proc, a folder cannot be made, and the reason given is that its
+ * parent is missing. Whether the folder is a new one.
+ */
+async function makePath(folder: string): Promise<boolean> {
+  const make = () =>
+    fs.mkdir(folder).then(
+      () => true,
+      async (error: NodeJS.ErrnoException) => {
+        if (error.code !== "EEXIST" || !(await fs.stat(folder)).isDirectory()) throw error;
+        return false;
+      },
+    );
+  try {
+    return await make();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT" || path.dirname(folder) === folder) throw error;
+    await makePath(path.dirname(folder));
+    return make();
   }
 }
 

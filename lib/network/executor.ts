@@ -31,7 +31,8 @@ export class Executor {
   #added = 0;
   /** By kind, sizes and modes. */
   readonly #programs = new Map<string, Recorded<Program>>();
-  readonly #splits = new Map<Split, DeviceSplit>();
+  /** By split; those of a batch by its size. */
+  readonly #splits = new Map<Split | number, DeviceSplit>();
   /** Splits that are on their way to the device no later than the next run. */
   readonly #sent = new Set<Split>();
 
@@ -67,15 +68,23 @@ export class Executor {
 
   /** Buffers for a split; the same ones for a split that was there before. They are added with the next program. */
   addSplit(split: Split): DeviceSplit {
-    const known = this.#splits.get(split);
+    return this.#add(split, split.count, split.images.length);
+  }
+
+  /** Buffers for a batch of bytes, likewise. */
+  addBatch(n: number, imageElements: number): DeviceSplit {
+    return this.#add(n, n, n * imageElements);
+  }
+
+  #add(key: Split | number, count: number, elements: number): DeviceSplit {
+    const known = this.#splits.get(key);
     if (known) return known;
-    const { images, labels, count } = split;
     const added = {
-      images: this.buffers.add({ name: "dataset.images", type: "byte", elements: images.length, category: "data" }),
-      labels: this.buffers.add({ name: "dataset.labels", type: "index", elements: labels.length, category: "data" }),
+      images: this.buffers.add({ name: "dataset.images", type: "byte", elements, category: "data" }),
+      labels: this.buffers.add({ name: "dataset.labels", type: "index", elements: count, category: "data" }),
       count,
     };
-    this.#splits.set(split, added);
+    this.#splits.set(key, added);
     return added;
   }
 

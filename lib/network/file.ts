@@ -4,6 +4,7 @@
  */
 import { RevNetError } from "../errors.js";
 import { readSafetensors, type Tensor, writeSafetensors } from "../formats/safetensors.js";
+import { describe } from "../validation.js";
 import type { ParameterTensor } from "./host.js";
 import { checkPreprocessing, defaultPreprocessing, imageElements, type Preprocessing } from "./images.js";
 import { checkSpec, type NetworkSpec } from "./spec.js";
@@ -14,23 +15,31 @@ export const MOMENTUM_PREFIX = "momentum.";
 export interface ModelFile {
   readonly spec: NetworkSpec;
   readonly preprocessing: Preprocessing;
+  readonly classNames: readonly string[] | undefined;
   readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array | Float64Array }>;
 }
 
 export async function writeModel(
   file: string,
-  spec: NetworkSpec,
-  preprocessing: Preprocessing,
+  metadata: Record<string, string>,
   tensors: ReadonlyMap<string, ParameterTensor>,
 ): Promise<void> {
-  await writeSafetensors(file, tensors, modelMetadata(spec, preprocessing));
+  await writeSafetensors(file, tensors, metadata);
 }
 
-export function modelMetadata(spec: NetworkSpec, { mean, scale }: Preprocessing): { spec: string; preprocessing: string } {
-  // A constant mean image, above all that of zeros, is one number.
+type Described = Pick<ModelFile, "spec" | "preprocessing" | "classNames">;
+
+export function modelMetadata({ spec, preprocessing: { mean, scale }, classNames }: Described): Record<string, string> {
+  // A constant mean image, above all that of zeros, is one number; one that differs by channel alone, a number for each.
+  const channels = spec.input[2];
   const constant = mean.every((value) => value === mean[0]);
-  const preprocessing = { mean: constant ? mean[0] : Array.from(mean), scale };
-  return { spec: JSON.stringify(spec), preprocessing: JSON.stringify(preprocessing) };
+  const perChannel = mean.every((value, i) => value === mean[i % channels]);
+  const shown = constant ? mean[0] : Array.from(perChannel ? mean.subarray(0, channels) : mean);
+  return {
+    spec: JSON.stringify(spec),
+    preprocessing: JSON.stringify({ mean: shown, scale }),
+    ...(classNames && { classes: JSON.stringify(classNames) }),
+  };
 }
 
 /** @param given the spec, where the file carries none (or to use instead of its own) */
@@ -47,6 +56,7 @@ export async function readModel(file: string, given?: NetworkSpec): Promise<Mode
   return {
     spec,
     preprocessing: readPreprocessing(spec, metadata.get("preprocessing"), what),
+    classNames: readClassNames(spec, metadata.get("classes"), what),
     tensors: modelTensors(tensors, what),
   };
 }
@@ -55,8 +65,28 @@ function readPreprocessing(spec: NetworkSpec, text: string | undefined, what: st
   if (text === undefined) return defaultPreprocessing(spec);
   const value = parse(text, `${what}: metadata 'preprocessing'`);
   const { mean, ...rest } = typeof value === "object" && value !== null ? (value as { mean?: unknown }) : { mean: undefined };
-  const image = typeof mean === "number" ? new Float32Array(imageElements(spec)).fill(mean) : mean;
-  return checkPreprocessing(spec, { ...rest, mean: image }, "ERR_INVALID_FILE");
+  return checkPreprocessing(spec, { ...rest, mean: meanImage(spec, mean) }, "ERR_INVALID_FILE");
+}
+
+/** From one number, one for each channel, or one for each value. */
+function meanImage(spec: NetworkSpec, mean: unknown): unknown {
+  const elements = imageElements(spec);
+  const channels = spec.input[2];
+  if (typeof mean === "number") return new Float32Array(elements).fill(mean);
+  if (!Array.isArray(mean) || mean.length !== channels) return mean;
+  return Array.from({ length: elements }, (_, i) => mean[i % channels] as unknown);
+}
+
+function readClassNames(spec: NetworkSpec, text: string | undefined, what: string): readonly string[] | undefined {
+  if (text === undefined) return undefined;
+  return checkClassNames(spec, parse(text, `${what}: metadata 'classes'`), `${what}: classes`, "ERR_INVALID_FILE");
+}
+
+/** @throws RevNetError ERR_INVALID_ARGUMENT, or `code` */
+export function checkClassNames(spec: NetworkSpec, value: unknown, what: string, code = "ERR_INVALID_ARGUMENT"): readonly string[] {
+  if (!Array.isArray(value) || value.length !== spec.classes || !value.every((name) => typeof name === "string"))
+    throw new RevNetError(code, `${what}: expected ${spec.classes} names, got ${describe(value)}`);
+  return Object.freeze([...value]);
 }
 
 function modelTensors(tensors: ReadonlyMap<string, Tensor>, what: string): ModelFile["tensors"] {

@@ -1,6 +1,6 @@
 /** Images and labels on their way into a network: checks, and the arithmetic from bytes to what the first convolution reads. */
 
-import type { Dataset, Split } from "../data/dataset.js";
+import { type AnySplit, isStreamed } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
 import { describe } from "../validation.js";
 import type { RealArray } from "./parameters.js";
@@ -83,11 +83,12 @@ export function checkLabels(spec: NetworkSpec, labels: unknown, count: number): 
   return labels instanceof Int32Array ? labels : Int32Array.from(labels);
 }
 
-/** A split, or the test split of a data set. */
-export function checkSplit(spec: NetworkSpec, data: Dataset | Split): Split {
+/** A split, or the test split of a data set. What a stream gives is checked when it comes. */
+export function checkSplit<S extends AnySplit>(spec: NetworkSpec, data: S | { readonly test: S }): S {
   if (data === null || typeof data !== "object")
     throw new RevNetError(CODE, `data: expected a Dataset or a split, got ${describe(data)}`);
   const split = "test" in data ? data.test : data;
+  if (split !== null && typeof split === "object" && isStreamed(split)) return split;
   if (split === null || typeof split !== "object" || !(split.images instanceof Uint8Array))
     throw new RevNetError(CODE, "data: expected { count, images: Uint8Array, labels: Int32Array }");
   const count = checkImages(spec, split.images);

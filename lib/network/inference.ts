@@ -1,6 +1,6 @@
 /** Classifying images with the running statistics: batch by batch, for any count of them. */
 import type { BufferId, Values } from "../../binding.js";
-import type { Dataset, Split } from "../data/dataset.js";
+import { type AnyDataset, type AnySplit, type BrokenImage, inOrder } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
 import { checkInteger, checkOptions } from "../validation.js";
 import type { Executor } from "./executor.js";
@@ -17,6 +17,7 @@ export interface EvaluationOptions {
   /** Default 128; the result depends on it by rounding alone. */
   readonly batchSize?: number;
   readonly signal?: AbortSignal;
+  readonly onProgress?: (done: number, total: number) => void;
 }
 
 export interface Evaluation {
@@ -26,9 +27,13 @@ export interface Evaluation {
   readonly error: number;
   /** [true class][predicted class] counts. */
   readonly confusion: number[][];
-  /** Of each image, its cross-entropy and the class predicted. */
+  /** Of each image, its cross-entropy and the class predicted; of a broken one, 0 and -1. */
   readonly losses: Float64Array;
   readonly predictions: Int32Array;
+  /** Each image's class, -1 where it is broken. */
+  readonly labels: Int32Array;
+  /** Images that could not be decoded, and count for nothing. */
+  readonly broken: readonly BrokenImage[];
 }
 
 const DEFAULT_BATCH = 128;
@@ -59,32 +64,42 @@ export class Inference {
     return images.concatenate(parts);
   }
 
-  async evaluate(data: Dataset | Split, options: EvaluationOptions, preprocessing: Preprocessing): Promise<Evaluation> {
-    checkOptions(options, ["batchSize", "signal"]);
-    const { batchSize, signal } = options;
+  async evaluate(data: AnyDataset | AnySplit, options: EvaluationOptions, preprocessing: Preprocessing): Promise<Evaluation> {
+    checkOptions(options, ["batchSize", "signal", "onProgress"]);
+    const { batchSize, signal, onProgress } = options;
     const split = images.checkSplit(this.#spec, data);
     const n = checkInteger(batchSize ?? Math.min(DEFAULT_BATCH, split.count), 1, MAX_BATCH, "batchSize", "ERR_INVALID_ARGUMENT");
     const { classes } = this.#spec;
     const confusion = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
     const losses = new Float64Array(split.count);
-    const predictions = new Int32Array(split.count);
-    let loss = 0;
-    let correct = 0;
-    for (let first = 0; first < split.count; first += n) {
+    const predictions = new Int32Array(split.count).fill(-1);
+    const labels = new Int32Array(split.count).fill(-1);
+    const broken: BrokenImage[] = [];
+    let [loss, correct, counted, first] = [0, 0, 0, 0];
+    for await (const given of inOrder(split, n)) {
       if (signal?.aborted) throw new RevNetError("ERR_ABORTED", "the evaluation was aborted", { cause: signal.reason });
-      const rows = Math.min(split.count - first, n);
-      const batch = await this.#batch(split.images, split.labels, first, rows, n, preprocessing);
-      loss += batch.loss * rows;
+      const rows = given.labels.length;
+      const batch = await this.#batch(given.images, given.labels, 0, rows, n, preprocessing);
+      const whole = given.labels.filter((label) => label >= 0).length;
+      if (whole > 0) loss += batch.loss * whole;
+      counted += whole;
       correct += batch.correct;
+      broken.push(...given.broken);
+      labels.set(given.labels, first);
       for (let row = 0; row < rows; ++row) {
+        const label = given.labels[row]!;
+        if (label < 0) continue;
         const logits = batch.logits.subarray(row * classes, (row + 1) * classes);
-        const [label, prediction] = [split.labels[first + row]!, images.argmax(logits)];
+        const prediction = images.argmax(logits);
         confusion[label]![prediction]! += 1;
         losses[first + row] = images.crossEntropy(logits, label);
         predictions[first + row] = prediction;
       }
+      first += rows;
+      onProgress?.(first, split.count);
     }
-    return { loss: loss / split.count, error: 1 - correct / split.count, confusion, losses, predictions };
+    if (counted === 0) throw new RevNetError("ERR_INVALID_DATA", `none of the ${split.count} images could be decoded`);
+    return { loss: loss / counted, error: 1 - correct / counted, confusion, losses, predictions, labels, broken };
   }
 
   /** Rows [first, first + rows) in a batch of n; rows beyond are left out. */

@@ -3,15 +3,16 @@ import type { MemoryReport } from "../../binding.js";
 import { RevNetError } from "../errors.js";
 import { native } from "../native/index.js";
 import { bytes } from "../text.js";
-import { checkChoice, checkInteger, checkOptions } from "../validation.js";
+import { checkBoolean, checkChoice, checkInteger, checkOptions } from "../validation.js";
 import { NetworkBuffers } from "./buffers.js";
 import { chooseDevice, DEVICE_KEYS, type DeviceOptions } from "./device.js";
 import { imageElements } from "./images.js";
 import { type Model, resolveModel } from "./models.js";
 import { trainingProgram } from "./program.js";
 import { MAX_BATCH } from "./recipe.js";
-import type { Activations, Streams } from "./recorder.js";
+import type { Activations, Program, Streams } from "./recorder.js";
 import { buildTopology } from "./topology.js";
+import { larger, requireReversible, verificationPrograms } from "./verification.js";
 
 export interface MemoryPlanOptions extends DeviceOptions {
   readonly batchSize: number;
@@ -19,15 +20,17 @@ export interface MemoryPlanOptions extends DeviceOptions {
   readonly streams?: Streams | undefined;
   /** Images of the training split, which lies on the device; default: one batch. */
   readonly images?: number | undefined;
+  /** With what `verifyEvery` takes; default false. */
+  readonly verify?: boolean | undefined;
 }
 
 /**
  * Bytes by category of a network while it trains: what `network.memory()` counts once a step has run.
- * @throws RevNetError ERR_INVALID_SPEC, ERR_UNKNOWN_MODEL, ERR_INVALID_ARGUMENT
+ * @throws RevNetError ERR_INVALID_SPEC, ERR_UNKNOWN_MODEL, ERR_INVALID_ARGUMENT, ERR_NOT_REVERSIBLE (`verify`)
  */
 export function memoryPlan(model: Model, options: MemoryPlanOptions): MemoryReport {
   const code = "ERR_INVALID_ARGUMENT";
-  checkOptions(options, ["batchSize", "activations", "streams", "images", ...DEVICE_KEYS]);
+  checkOptions(options, ["batchSize", "activations", "streams", "images", "verify", ...DEVICE_KEYS]);
   const spec = resolveModel(model);
   const n = checkInteger(options.batchSize, 1, MAX_BATCH, "batchSize", code);
   const count = checkInteger(options.images ?? n, 1, 2 ** 31 - 1, "images", code);
@@ -39,21 +42,48 @@ export function memoryPlan(model: Model, options: MemoryPlanOptions): MemoryRepo
   const images = buffers.add({ name: "dataset.images", type: "byte", elements: count * imageElements(spec), category: "data" });
   const labels = buffers.add({ name: "dataset.labels", type: "index", elements: count, category: "data" });
   const source = { type: "dataset" as const, images, labels, count, padding: 0, flip: false, scale: 1 / 255 };
-  const { locals, ops } = trainingProgram(topology, buffers, { n, activations, streams, source });
-  const { live: _, ...report } = native.plan(chooseDevice(options).options, buffers.records, { locals, ops });
-  return report;
+  const training = trainingProgram(topology, buffers, { n, activations, streams, source });
+  const programs: Program[] = [training];
+  if (options.verify !== undefined && checkBoolean(options.verify, "verify", code)) {
+    requireReversible(topology);
+    for (const record of Object.values(verificationPrograms(topology, n, streams, source))) programs.push(record(buffers));
+  }
+  const device = chooseDevice(options).options;
+  return programs
+    .map(({ locals, ops }): MemoryReport => {
+      const { live: _, ...report } = native.plan(device, buffers.records, { locals, ops });
+      return report;
+    })
+    .reduce(larger);
 }
 
-/** The largest batch whose plan is within the budget; 0 where there is none. */
+/** @throws RevNetError ERR_OUT_OF_MEMORY where what is planned and yet to be allocated is more than the device has */
+export function requireMemory(planned: MemoryReport, allocated: MemoryReport, device: string, what: string): void {
+  const needed = planned.total - allocated.total;
+  const available = native.availableMemory(device);
+  if (needed <= available) return;
+  throw new RevNetError(
+    "ERR_OUT_OF_MEMORY",
+    `${what} takes ${bytes(planned.total)} of memory, ${bytes(planned.activations)} of it for activations, and ${bytes(available)} ` +
+      "are available; a smaller batch takes less (revnet memory MODEL --budget BYTES finds the largest that fits)",
+  );
+}
+
+/** The largest batch whose plan is within the budget; 0 where there is none. Bytes are nearly linear in it, so few plans tell. */
 export function largestBatch(model: Model, options: Omit<MemoryPlanOptions, "batchSize">, budget: number): number {
-  const fits = (n: number) => memoryPlan(model, { ...options, batchSize: n, images: options.images ?? n }).total <= budget;
-  let [largest, tooMany] = [0, MAX_BATCH + 1];
-  while (tooMany - largest > 1) {
-    const n = Math.floor((largest + tooMany) / 2);
-    if (fits(n)) largest = n;
-    else tooMany = n;
+  const total = (n: number) => memoryPlan(model, { ...options, batchSize: n, images: options.images ?? n }).total;
+  let [fits, bytesOf] = [1, total(1)];
+  if (bytesOf > budget) return 0;
+  let [tooMany, bytesAbove] = [MAX_BATCH, total(MAX_BATCH)];
+  if (bytesAbove <= budget) return MAX_BATCH;
+  while (tooMany - fits > 1) {
+    const guess = fits + Math.floor(((tooMany - fits) * (budget - bytesOf)) / (bytesAbove - bytesOf));
+    const n = Math.min(tooMany - 1, Math.max(fits + 1, guess));
+    const planned = total(n);
+    if (planned <= budget) [fits, bytesOf] = [n, planned];
+    else [tooMany, bytesAbove] = [n, planned];
   }
-  return largest;
+  return fits;
 }
 
 /**

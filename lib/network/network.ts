@@ -3,13 +3,13 @@
  * the order of the calls; several may be under way at once.
  */
 import type { BufferId, MemoryReport, Values } from "../../binding.js";
-import type { Dataset, Split } from "../data/dataset.js";
+import type { AnyDataset, AnySplit, Split } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
 import { writeOnnx } from "../formats/onnx.js";
 import { checkBoolean, checkChoice, checkInteger, checkOptions } from "../validation.js";
 import { chooseDevice, DEVICE_KEYS, type DeviceChoice, type DeviceOptions } from "./device.js";
-import { Executor } from "./executor.js";
-import { readModel, writeModel } from "./file.js";
+import { type DeviceSplit, Executor } from "./executor.js";
+import { checkClassNames, modelMetadata, readModel, writeModel } from "./file.js";
 import type { ParameterInput, ParameterTensor } from "./host.js";
 import type { Images, Labels, Preprocessing } from "./images.js";
 import * as images from "./images.js";
@@ -24,6 +24,7 @@ import type { Activations, Streams } from "./recorder.js";
 import type { NetworkSpec } from "./spec.js";
 import { buildTopology, norms, type Topology } from "./topology.js";
 import { checkSeed, TrainingStep } from "./training-step.js";
+import { type BlockError, blockErrors, requireReversible, Verification } from "./verification.js";
 
 export interface NetworkOptions extends DeviceOptions {
   /** Of the initial values; default 0. */
@@ -38,7 +39,9 @@ export interface TrainingOptions {
   readonly activations?: Activations;
   /** Images kept on the device for as long as the network; absent: each step is given normalised images. */
   readonly data?: Split;
-  /** Random crops out of images padded by so many pixels, and random mirroring; default none. Only with `data`. */
+  /** Each step is given images as bytes, which are preprocessed on the device. */
+  readonly bytes?: boolean;
+  /** Random crops out of images padded by so many pixels, and random mirroring; default none. Only with `data` or `bytes`. */
   readonly padding?: number;
   readonly flip?: boolean;
 }
@@ -55,7 +58,7 @@ export interface LossAndGradients {
 
 export interface Reconstruction {
   /** Largest difference between a block's inputs and what inverting gave back, for each reversible block. */
-  readonly blocks: readonly { readonly stage: number; readonly block: number; readonly error: number }[];
+  readonly blocks: readonly BlockError[];
   readonly max: number;
   readonly outOfRange: number;
 }
@@ -86,6 +89,7 @@ export async function loadNetwork(file: string, options: NetworkOptions & { read
       if (!model.tensors.has(name)) throw new RevNetError("ERR_INVALID_FILE", `'${file}': parameter '${name}' is missing`);
     network.setParameters(model.tensors);
     network.preprocessing = model.preprocessing;
+    network.classNames = model.classNames;
     return network;
   } catch (error) {
     network.dispose();
@@ -102,6 +106,7 @@ export class Network {
   readonly #executor: Executor;
   readonly #inference: Inference;
   #preprocessing: Preprocessing;
+  #classNames: readonly string[] | undefined;
 
   /** `spec` has been checked; see createNetwork. */
   constructor(spec: NetworkSpec, { seed = 0, streams = "fixed", ...device }: NetworkOptions) {
@@ -182,6 +187,15 @@ export class Network {
     this.#executor.host.later(this.#executor.buffers.mean, this.#preprocessing.mean);
   }
 
+  /** Names of the classes, by label, where they are known. Saved with the network. */
+  get classNames(): readonly string[] | undefined {
+    return this.#classNames;
+  }
+
+  set classNames(value: readonly string[] | undefined) {
+    this.#classNames = value === undefined ? undefined : checkClassNames(this.spec, value, "classNames");
+  }
+
   /**
    * Class probabilities by the running statistics, [count][classes].
    * @param pixels [count][height][width][channels], 0 to 255; any count
@@ -196,10 +210,10 @@ export class Network {
   }
 
   /**
-   * Loss and error by the running statistics, on a split or on a data set's test split.
-   * @throws RevNetError ERR_INVALID_ARGUMENT; ERR_ABORTED between two batches
+   * Loss and error by the running statistics, on a split or on a data set's test split. Broken images of a stream are left out.
+   * @throws RevNetError ERR_INVALID_ARGUMENT; ERR_ABORTED between two batches; ERR_INVALID_DATA from a stream
    */
-  evaluate(data: Dataset | Split, options: EvaluationOptions = {}): Promise<Evaluation> {
+  evaluate(data: AnyDataset | AnySplit, options: EvaluationOptions = {}): Promise<Evaluation> {
     return this.#inference.evaluate(data, options, this.#preprocessing);
   }
 
@@ -242,13 +256,9 @@ export class Network {
    */
   async reconstruct(pixels: Images): Promise<Reconstruction> {
     const n = images.checkBatch(this.spec, pixels);
-    if (!this.#topology.blocks.some((block) => block.reversible))
-      throw new RevNetError(
-        "ERR_NOT_REVERSIBLE",
-        `${this.spec.name} has no reversible block: a revnet has one where a stage has 2 units or more`,
-      );
+    requireReversible(this.#topology);
     const recorded = this.#executor.program(`reconstruct ${n}`, (buffers) =>
-      reconstructProgram(this.#topology, buffers, { n, streams: this.streams }),
+      reconstructProgram(this.#topology, buffers, { n, streams: this.streams, source: { type: "real" } }),
     );
     const { program } = recorded;
     const { inputs, outOfRange } = program;
@@ -258,9 +268,8 @@ export class Network {
       [[inputs.images!, normalized], ...zeroed(outOfRange)],
       [program.errors, ...optional(outOfRange)],
     );
-    const errors = results[0] as RealArray;
-    const blocks = program.blocks.map((block, i) => ({ ...block, error: largest(errors.subarray(2 * i, 2 * i + 2)) }));
-    return { blocks, max: largest(errors), outOfRange: results[1]?.[0] ?? 0 };
+    const { blocks, maxError } = blockErrors(program, results[0] as RealArray);
+    return { blocks, max: maxError, outOfRange: results[1]?.[0] ?? 0 };
   }
 
   /**
@@ -268,7 +277,7 @@ export class Network {
    * Momenta begin at 0 and are the network's: steps prepared later go on with them.
    */
   async prepareTraining(options: TrainingOptions): Promise<TrainingStep> {
-    checkOptions(options, ["batchSize", "activations", "data", "padding", "flip"]);
+    checkOptions(options, ["batchSize", "activations", "data", "bytes", "padding", "flip"]);
     const n = checkInteger(options.batchSize, 1, MAX_BATCH, "batchSize", CODE);
     const activations = checkActivations(options.activations);
     const few = norms(this.#topology).find(({ pixels }) => n * pixels < 2);
@@ -277,25 +286,43 @@ export class Network {
         CODE,
         `batchSize: ${few.name} would have one value per channel, which has no variance; expected at least 2`,
       );
-    const augment = augmentation(this.spec, options);
-    const split = options.data === undefined ? undefined : images.checkSplit(this.spec, options.data);
-    const memory = { batchSize: n, activations, streams: this.streams, images: split?.count, ...this.#choice.options };
+    const [source, batch] = this.#source(options);
+    const memory = { batchSize: n, activations, streams: this.streams, images: options.data?.count, ...this.#choice.options };
     const withinMemory = <T>(work: () => Promise<T>) =>
       explainMemory(this.spec, memory, () => this.#executor.session.allocated().total, work);
-    const source: ImageSource = split
-      ? { type: "dataset", ...this.#executor.addSplit(split), ...augment, scale: this.#preprocessing.scale }
-      : { type: "real" };
     const recorded = await withinMemory(async () =>
       this.#executor.program(`training ${n} ${activations} ${JSON.stringify(source)}`, (buffers) =>
         trainingProgram(this.#topology, buffers, { n, activations, streams: this.streams, source }),
       ),
     );
-    if (split) await this.#executor.sendSplit(split);
+    if (options.data) await this.#executor.sendSplit(options.data);
     const run = (inputs: [BufferId, Values][], outputs: BufferId[]) => {
       this.#executor.host.markTrained();
       return withinMemory(() => this.#executor.run(recorded, inputs, outputs));
     };
-    return new TrainingStep(this.spec, recorded.program, run, () => this.#executor.session.planned(recorded.id));
+    return new TrainingStep(this.spec, recorded.program, run, () => this.#executor.session.planned(recorded.id), batch);
+  }
+
+  /**
+   * Records what a training run is verified with: the images of the same steps, inverted and compared. Changes nothing of the network.
+   * @throws RevNetError ERR_NOT_REVERSIBLE where no block is
+   * @internal
+   */
+  async prepareVerification(options: TrainingOptions): Promise<Verification> {
+    const [source, batch] = this.#source(options);
+    const verification = new Verification(this.#topology, this.#executor, options.batchSize, this.streams, source, batch);
+    if (options.data) await this.#executor.sendSplit(options.data);
+    return verification;
+  }
+
+  /** Where the images of a training step come from; those that come as bytes are a data set of one batch, written anew for each step. */
+  #source(options: TrainingOptions): [source: ImageSource, batch: DeviceSplit | undefined] {
+    const augment = augmentation(this.spec, options);
+    const split = options.data === undefined ? undefined : images.checkSplit(this.spec, options.data);
+    const batch = options.bytes ? this.#executor.addBatch(options.batchSize, images.imageElements(this.spec)) : undefined;
+    const device = batch ?? (split && this.#executor.addSplit(split));
+    if (!device) return [{ type: "real" }, undefined];
+    return [{ type: "dataset", ...device, ...augment, scale: this.#preprocessing.scale }, batch];
   }
 
   /** Bytes allocated now, by category. */
@@ -306,7 +333,7 @@ export class Network {
   /** Writes model.safetensors, with the spec and the preprocessing in its metadata. Atomic. @throws RevNetError ERR_FILE */
   async save(file: string): Promise<void> {
     await this.#executor.host.pull();
-    await writeModel(file, this.spec, this.#preprocessing, this.#executor.host.tensors);
+    await writeModel(file, modelMetadata(this), this.#executor.host.tensors);
   }
 
   /**
@@ -337,6 +364,3 @@ function checkActivations(value: unknown): Activations {
 function augmentation({ input: [h, w] }: NetworkSpec, { padding = 0, flip = false }: TrainingOptions) {
   return { padding: checkInteger(padding, 0, Math.min(h, w), "padding", CODE), flip: checkBoolean(flip, "flip", CODE) };
 }
-
-/** NaN if any is. */
-const largest = (values: Iterable<number>): number => Math.max(...values);

@@ -121,14 +121,10 @@ export function inferenceProgram(
 export function reconstructProgram(
   topology: Topology,
   buffers: NetworkBuffers,
-  options: Omit<ProgramOptions, "activations" | "source">,
+  options: Omit<ProgramOptions, "activations">,
 ): ReconstructProgram {
   const r = new Recorder(topology, buffers, { ...options, statistics: "batch" });
-  const images = r.pinned(
-    "images",
-    "real",
-    r.elements({ h: topology.spec.input[0], w: topology.spec.input[1], c: topology.spec.input[2] }),
-  );
+  const { images, inputs } = recordBatch(r, options.source);
   const reversible = topology.blocks.filter((block) => block.reversible);
   const errors = r.pinned("errors", "real", 2 * reversible.length);
 
@@ -151,7 +147,7 @@ export function reconstructProgram(
       r.emit({ op: "maximumDifference", elements: r.elements(block.input), a: x, b: copy, y: r.view(errors, 2 * i + j, 1) });
   }
   const blocks = reversible.map(({ stage, index }) => ({ stage, block: index }));
-  return { n: r.n, inputs: { images }, outOfRange: r.outOfRange, errors, blocks, locals: r.locals, ops: r.ops };
+  return { n: r.n, inputs, outOfRange: r.outOfRange, errors, blocks, locals: r.locals, ops: r.ops };
 }
 
 type Results = Pick<StepProgram, "logits" | "loss" | "correct">;

@@ -21,6 +21,11 @@ export type ScheduleRecipe =
 export interface AugmentRecipe {
   readonly padding: number;
   readonly flip: boolean;
+  /**
+   * Of image files only: training takes a random part of each, at least this share of its area, and resizes it; absent or 0: the
+   * middle.
+   */
+  readonly resizedCrop?: number;
 }
 
 export interface Recipe {
@@ -75,9 +80,11 @@ export function checkSchedule(value: unknown, what: string, code = CODE): Schedu
 }
 
 export function checkAugment(value: unknown, what: string, code = CODE): AugmentRecipe {
-  checkKeys(value, ["padding", "flip"], what, code);
+  checkKeys(value, ["padding", "flip", "resizedCrop"], what, code);
+  const { resizedCrop } = value;
   return {
     padding: checkInteger(value.padding, 0, 1024, `${what}.padding`, code),
     flip: checkBoolean(value.flip, `${what}.flip`, code),
+    ...(resizedCrop !== undefined && { resizedCrop: checkNumber(resizedCrop, 0, 1, `${what}.resizedCrop`, code) }),
   };
 }

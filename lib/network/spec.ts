@@ -74,6 +74,7 @@ export function checkSpec(value: unknown, what = "model"): NetworkSpec {
     throw new RevNetError(CODE, `${at("name")}: expected a string of 1 to 100 characters, got ${describe(value.name)}`);
 
   const units = integers(value.units, 1, MAX_STAGES, 1, MAX_UNITS, at("units"));
+  checkLengths(value, units.length, what);
   const recipe = value.recipe === undefined ? undefined : checkRecipe(value.recipe, at("recipe"));
   const spec: NetworkSpec = {
     name: value.name,
@@ -108,6 +109,19 @@ function parametersAtLeast(spec: NetworkSpec): number {
   return widths(spec)
     .slice(1)
     .reduce((sum, width, i) => sum + (spec.units[i]! - 1) * ofBlock(width), 0);
+}
+
+/** Which of the lists is the wrong one, only their author can tell: all are named. */
+function checkLengths({ filters, strides }: Record<string, unknown>, stages: number, what: string): void {
+  const entries = ({ length }: { length: number }) => `${length} ${length === 1 ? "entry" : "entries"}`;
+  const have = `units has ${entries({ length: stages })}, so there ${stages === 1 ? "is 1 stage" : `are ${stages} stages`}`;
+  if (Array.isArray(filters) && filters.length !== stages + 1)
+    throw new RevNetError(
+      CODE,
+      `${what}: filters has ${entries(filters)}, but ${have}; expected filters to have ${stages + 1}: the stem's channels, then each stage's`,
+    );
+  if (Array.isArray(strides) && strides.length !== stages)
+    throw new RevNetError(CODE, `${what}: strides has ${entries(strides)}, but ${have}; expected one stride for each stage`);
 }
 
 function integers(value: unknown, shortest: number, longest: number, low: number, high: number, what: string): number[] {

@@ -2,9 +2,9 @@
 import type { BufferId, MemoryReport, Values } from "../../binding.js";
 import { RevNetError } from "../errors.js";
 import { checkNumber, checkOptions, describe } from "../validation.js";
-import { checkLabels, checkNormalized, type Labels } from "./images.js";
+import { checkBatch, checkLabels, checkNormalized, type Labels } from "./images.js";
 import type { RealArray } from "./parameters.js";
-import type { TrainingProgram } from "./program.js";
+import type { BatchInputs, TrainingProgram } from "./program.js";
 import type { NetworkSpec } from "./spec.js";
 
 /** What changes from step to step: the parameter block that a replay reads. */
@@ -17,8 +17,22 @@ export interface StepSettings {
   readonly seed?: number | bigint;
 }
 
-/** Which images: by index where the data is on the device, otherwise normalised NHWC images themselves. */
-export type StepBatch = { readonly indices: Int32Array } | { readonly images: RealArray; readonly labels: Labels };
+/** What a step's images are a function of, where the data is on the device. */
+export interface StepKey {
+  readonly indices: Int32Array;
+  /** With the seed, the key of the step's random crops and flips. */
+  readonly step: number;
+  readonly seed: number | bigint;
+}
+
+/** Images as bytes, NHWC, for a program that takes them so. */
+export interface ByteBatch {
+  readonly images: Uint8Array;
+  readonly labels: Int32Array;
+}
+
+/** Which images: by index where the data is on the device, otherwise NHWC images themselves: bytes, or normalised. */
+export type StepBatch = { readonly indices: Int32Array } | { readonly images: RealArray | Uint8Array; readonly labels: Labels };
 
 export interface StepResult {
   /** Mean over the batch, before the update. */
@@ -42,6 +56,8 @@ export class TrainingStep {
     private readonly runProgram: RunProgram,
     /** Bytes that the session will hold once the step has run. */
     readonly planned: () => MemoryReport,
+    /** Where images that are given as bytes go. */
+    private readonly given?: { readonly images: BufferId; readonly labels: BufferId },
   ) {}
 
   get batchSize(): number {
@@ -65,17 +81,15 @@ export class TrainingStep {
   }
 
   private batch(settings: StepSettings & StepBatch): [BufferId, Values][] {
-    const { indices, counter, images, labels } = this.program.inputs;
+    if (this.given) return this.bytes(settings, this.given);
+    const { indices, images, labels } = this.program.inputs;
     if (indices !== undefined) {
       if (!("indices" in settings) || !(settings.indices instanceof Int32Array) || settings.indices.length !== this.batchSize)
         throw new RevNetError(
           CODE,
           `indices: expected an Int32Array of ${this.batchSize}, got ${describe((settings as { indices?: unknown }).indices)}`,
         );
-      return [
-        [indices, settings.indices],
-        [counter!, Int32Array.of(...words(settings.seed ?? 0), ...words(settings.step ?? 0))],
-      ];
+      return stepInputs(this.program.inputs, { seed: 0, step: 0, ...settings });
     }
     if (!("images" in settings))
       throw new RevNetError(CODE, "this step takes { images, labels }, since no data set was given for it");
@@ -86,6 +100,29 @@ export class TrainingStep {
       [labels!, checkLabels(this.spec, settings.labels, count)],
     ];
   }
+
+  private bytes(settings: StepSettings & StepBatch, to: { images: BufferId; labels: BufferId }): [BufferId, Values][] {
+    if (!("images" in settings) || !(settings.images instanceof Uint8Array))
+      throw new RevNetError(CODE, "this step takes { images, labels } with the images in a Uint8Array");
+    const count = checkBatch(this.spec, settings.images);
+    if (count !== this.batchSize) throw new RevNetError(CODE, `images: expected a batch of ${this.batchSize}, got ${count}`);
+    return [
+      [to.images, settings.images],
+      [to.labels, checkLabels(this.spec, settings.labels, count)],
+      ...stepInputs(this.program.inputs, { seed: 0, step: 0, ...settings, indices: everyRow(count) }),
+    ];
+  }
+}
+
+/** The indices of a batch that is on the device by itself: each image is gathered from its own row. */
+export const everyRow = (count: number): Int32Array => Int32Array.from({ length: count }, (_, i) => i);
+
+/** The inputs of a program that chooses its images from the data set. */
+export function stepInputs({ indices, counter }: BatchInputs, key: StepKey): [BufferId, Values][] {
+  return [
+    [indices!, key.indices],
+    [counter!, Int32Array.of(...words(key.seed), ...words(key.step))],
+  ];
 }
 
 /** A 64-bit number as two words, low first. */

@@ -2,7 +2,7 @@
 
 import path from "node:path";
 import { Worker } from "node:worker_threads";
-import type { Dataset } from "../data/dataset.js";
+import { type AnyDataset, readImages } from "../data/dataset.js";
 import type { MemoryReport } from "../native/index.js";
 import type { Evaluation } from "../network/inference.js";
 import type { Reconstruction } from "../network/network.js";
@@ -50,7 +50,7 @@ export interface Analysis {
 /** What the trainer has at hand when a run ends. */
 export interface Findings {
   spec: NetworkSpec;
-  dataset: Dataset;
+  dataset: AnyDataset;
   plan: Task["options"];
   evaluation: (Evaluation & { step: number }) | undefined;
   reconstruction: Reconstruction | undefined;
@@ -70,7 +70,7 @@ export async function analyse({ spec, dataset, plan, evaluation, reconstruction 
           step: evaluation.step,
           images: dataset.test.count,
           confusion: dataset.classes.length <= MAX_CONFUSION ? evaluation.confusion : null,
-          mistakes: findMistakes(dataset, evaluation),
+          mistakes: await findMistakes(dataset, evaluation),
         }
       : null,
     reconstruction:
@@ -79,23 +79,24 @@ export async function analyse({ spec, dataset, plan, evaluation, reconstruction 
         block,
         error: Number.isFinite(error) ? error : null,
       })) ?? null,
-    memory: await planDepths({ spec, factors: FACTORS, options: plan }),
+    memory: await planDepths({ spec, options: plan }),
   };
 }
 
-function findMistakes({ test, shape }: Dataset, { losses, predictions }: Evaluation): Mistake[] {
-  const imageBytes = test.images.length / test.count;
-  return Array.from(losses.keys())
-    .filter((index) => predictions[index] !== test.labels[index])
+async function findMistakes({ test, shape }: AnyDataset, { losses, predictions, labels }: Evaluation): Promise<Mistake[]> {
+  const worst = Array.from(losses.keys())
+    .filter((index) => predictions[index] !== labels[index])
     .sort((a, b) => losses[b]! - losses[a]!)
-    .slice(0, MAX_MISTAKES)
-    .map((index) => ({
-      index,
-      label: test.labels[index]!,
-      prediction: predictions[index]!,
-      loss: losses[index]!,
-      image: show(test.images.subarray(index * imageBytes, (index + 1) * imageBytes), shape),
-    }));
+    .slice(0, MAX_MISTAKES);
+  const imageBytes = shape[0] * shape[1] * shape[2];
+  const pixels = await readImages(test, worst);
+  return worst.map((index, i) => ({
+    index,
+    label: labels[index]!,
+    prediction: predictions[index]!,
+    loss: losses[index]!,
+    image: show(pixels.subarray(i * imageBytes, (i + 1) * imageBytes), shape),
+  }));
 }
 
 function show(pixels: Uint8Array, shape: readonly [number, number, number]): string | null {
@@ -111,9 +112,11 @@ function show(pixels: Uint8Array, shape: readonly [number, number, number]): str
  * On a thread of its own, since planning a deep network takes a second or so, and the event loop is to stay free. Nothing where
  * there can be no such thread: the trained network is worth more than a report's section.
  */
-function planDepths(task: Task): Promise<DepthPlan[]> {
+export function planDepths(task: Omit<Task, "factors">): Promise<DepthPlan[]> {
   return new Promise((resolve) => {
-    const worker = new Worker(path.join(__dirname, "memory-worker.js"), { workerData: task });
+    const worker = new Worker(path.join(__dirname, "memory-worker.js"), {
+      workerData: { ...task, factors: FACTORS } satisfies Task,
+    });
     worker.once("message", resolve);
     worker.once("error", () => resolve([]));
     worker.once("exit", () => resolve([]));

@@ -1,6 +1,6 @@
 /** The line charts of a report, as data: assets/report.js draws them. */
 import type { Analysis } from "./analysis.js";
-import type { RunFiles, StepRow } from "./run-files.js";
+import type { RunFiles, StepRow, VerificationRow } from "./run-files.js";
 
 type Column = (number | null)[];
 
@@ -188,4 +188,36 @@ export function reconstructionChart(blocks: NonNullable<Analysis["reconstruction
     yTop: STREAM_STEP,
     series: [{ label: "error", color: 0, style: "dots", x: blocks.map((_, i) => i + 1), y: errors }],
   };
+}
+
+/** How near to exact the run was where it was verified: 0 in both. */
+export function verificationCharts(rows: readonly VerificationRow[]): Chart[] {
+  const x = rows.map(({ step }) => step);
+  const dots = (label: string, y: Column): Series[] => [{ label, color: 0, style: "dots", x, y }];
+  const angles = rows.map(({ cosine }) => (cosine === null ? null : Math.max(0, 1 - cosine)));
+  const common = { xLabel: "step", yLabel: "", unit: "" };
+  const errors = dots(
+    "error",
+    rows.map(({ maxError }) => maxError),
+  );
+  return [
+    {
+      ...common,
+      id: "verification-error",
+      title: "Reconstruction error",
+      note: "The largest difference between what inverting the blocks gave back and the stored forward pass.",
+      logarithmic: spansDecades(errors),
+      yTop: STREAM_STEP,
+      series: errors,
+    },
+    {
+      ...common,
+      id: "verification-gradients",
+      title: "Gradients, 1 − cosine",
+      note: "Between those with rebuilt and with stored activations; 0 where they point the same way.",
+      logarithmic: false,
+      yTop: Number.EPSILON,
+      series: dots("1 − cosine", angles),
+    },
+  ];
 }

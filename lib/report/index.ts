@@ -2,11 +2,11 @@
 import path from "node:path";
 import { writeFileAtomically } from "../formats/atomic.js";
 import { analyse, type Findings } from "./analysis.js";
-import { type Chart, depthChart, reconstructionChart, stepCharts } from "./charts.js";
-import { type Html, html } from "./html.js";
-import { chartFigure, page } from "./page.js";
+import { stepCharts } from "./charts.js";
+import { contentOf, nameOf, training } from "./content.js";
+import { page } from "./page.js";
 import { type RunFiles, readRun } from "./run-files.js";
-import { comparison, evaluation, memory, reconstruction, section, settings, state, tiles } from "./sections.js";
+import { comparison } from "./sections.js";
 import { writeEvents } from "./tensorboard.js";
 
 /**
@@ -34,37 +34,17 @@ export async function writeReport(folders: readonly string[], file: string): Pro
 }
 
 function reportOf(run: RunFiles): Promise<string> {
-  const { analysis, config } = run;
-  const curves = stepCharts([run], [""]);
-  const planned = analysis && analysis.memory.length > 0 ? depthChart(analysis.memory) : undefined;
-  const inverted = analysis?.reconstruction ? reconstructionChart(analysis.reconstruction) : undefined;
+  const { parts, charts } = contentOf(run);
   return page(
-    `${config.model.name}: ${name(run.folder)}`,
-    [
-      state(run),
-      tiles(run),
-      training(curves),
-      ...(planned ? [memory(analysis!.memory, chartFigure(planned))] : []),
-      ...(inverted ? [reconstruction(analysis!.reconstruction!, chartFigure(inverted))] : []),
-      ...(analysis ? [evaluation(analysis)] : []),
-      settings(run),
-    ],
-    [...curves, ...(planned ? [planned] : []), ...(inverted ? [inverted] : [])],
+    `${run.config.model.name}: ${nameOf(run.folder)}`,
+    parts.map(({ html }) => html),
+    charts,
   );
 }
 
-const training = (curves: readonly Chart[]): Html =>
-  section(
-    "training",
-    "Training",
-    curves.length > 0 ? html`<div class="charts">${curves.map(chartFigure)}</div>` : html`<p>There are no steps yet.</p>`,
-  );
-
 function compare(runs: readonly RunFiles[]): Promise<string> {
-  const short = runs.map(({ folder }) => name(folder));
+  const short = runs.map(({ folder }) => nameOf(folder));
   const names = runs.map(({ folder }, i) => (short.indexOf(short[i]!) === short.lastIndexOf(short[i]!) ? short[i]! : folder));
   const curves = stepCharts(runs, names);
   return page(names.join(", "), [comparison(runs, names), training(curves)], curves);
 }
-
-const name = (folder: string) => path.basename(path.resolve(folder));

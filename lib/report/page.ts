@@ -31,18 +31,21 @@ function assetsFolder(): string {
   }
 }
 
-/** @param charts those whose figures are in `content` */
-export async function page(title: string, content: readonly Html[], charts: readonly Chart[]): Promise<string> {
+/**
+ * @param charts those whose figures are in `content`
+ * @param live whether the page asks the server that it came from for news (assets/live.js)
+ */
+export async function page(title: string, content: readonly Html[], charts: readonly Chart[], live = false): Promise<string> {
   const chartLibrary = path.dirname(require.resolve("uplot/package.json"));
-  const [chartStyle, style, chartScript, script] = await Promise.all([
+  const [chartStyle, style, ...scripts] = await Promise.all([
     asset(path.join(chartLibrary, "dist", "uPlot.min.css")),
     asset(path.join(assetsFolder(), "report.css")),
     asset(path.join(chartLibrary, "dist", "uPlot.iife.min.js")),
     asset(path.join(assetsFolder(), "report.js")),
+    ...(live ? [asset(path.join(assetsFolder(), "live.js"))] : []),
   ]);
-  const scripts = [chartScript, script];
   const hashes = scripts.map((source) => `'sha256-${createHash("sha256").update(source).digest("base64")}'`).join(" ");
-  const policy = `default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src ${hashes}`;
+  const policy = `default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src ${hashes}${live ? "; connect-src 'self'" : ""}`;
   // The chart library's licence wants to go with it.
   const licence = await asset(path.join(chartLibrary, "LICENSE"));
   return html`<!doctype html>
@@ -52,7 +55,7 @@ export async function page(title: string, content: readonly Html[], charts: read
 <meta http-equiv="Content-Security-Policy" content="${policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>${title}</title>
+${live ? new Html('<link rel="icon" href="data:,">\n') : ""}<title>${title}</title>
 <style>${new Html(chartStyle)}</style>
 <style>${new Html(style)}</style>
 </head>

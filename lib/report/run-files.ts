@@ -19,6 +19,12 @@ export interface ValidationRow {
   loss: number | null;
   error: number;
 }
+export interface VerificationRow {
+  step: number;
+  maxError: number | null;
+  cosine: number | null;
+  blocks: { stage: number; block: number; error: number | null }[];
+}
 /** What a report shows of summary.json. */
 export interface SummaryRow {
   model: string;
@@ -54,6 +60,7 @@ export interface RunFiles {
   settings: Record<string, unknown>;
   steps: StepRow[];
   validations: ValidationRow[];
+  verifications: VerificationRow[];
   /** Whether the last line of metrics.jsonl is incomplete, as a run leaves it that is ended while writing. */
   torn: boolean;
   /** undefined: the file is missing, since the run goes on or was ended from outside. */
@@ -81,6 +88,13 @@ const stepRow = record<StepRow>({
   milliseconds: number,
 });
 const validationRow = record<ValidationRow>({ step: count, loss: nullable(number), error: number });
+const blockErrors = list(record({ stage: count, block: count, error: nullable(number) }));
+const verificationRow = record<VerificationRow>({
+  step: count,
+  maxError: nullable(number),
+  cosine: nullable(number),
+  blocks: blockErrors,
+});
 const config = record<Config>({
   model: record<Config["model"]>({ name: text, units: list(count) }),
   batchSize: count,
@@ -120,7 +134,7 @@ const analysisFile = record<Analysis>({
       mistakes: list(record({ index: count, label: count, prediction: count, loss: number, image: nullable(png) })),
     }),
   ),
-  reconstruction: nullable(list(record({ stage: count, block: count, error: nullable(number) }))),
+  reconstruction: nullable(blockErrors),
   memory: list(record({ factor: count, blocks: count, reversible: memoryReport, stored: memoryReport })),
 });
 
@@ -188,10 +202,10 @@ async function readable<T>(file: string, read: () => Promise<T>, limit = Number.
   }
 }
 
-async function readMetrics(folder: string): Promise<Pick<RunFiles, "steps" | "validations" | "torn">> {
+async function readMetrics(folder: string): Promise<Rows & Pick<RunFiles, "torn">> {
   const file = path.join(folder, "metrics.jsonl");
   const metrics = await readable(file, async () => {
-    const rows = { steps: [] as StepRow[], validations: [] as ValidationRow[], torn: false };
+    const rows = { ...noRows(), torn: false };
     let lineNumber = 0;
     for await (const { line, complete } of lines(file)) {
       const where = `${file}:${++lineNumber}`;
@@ -212,20 +226,31 @@ async function readMetrics(folder: string): Promise<Pick<RunFiles, "steps" | "va
   return metrics;
 }
 
-/** Of what a line may report, only steps and validations are shown. */
-function take({ steps, validations }: Pick<RunFiles, "steps" | "validations">, value: unknown, where: string): void {
+/** What a report shows of the lines of metrics.jsonl. */
+export type Rows = Pick<RunFiles, "steps" | "validations" | "verifications">;
+export const noRows = (): Rows => ({ steps: [], validations: [], verifications: [] });
+
+/** Of what a line may report, steps, validations and verifications are shown. */
+function take({ steps, validations, verifications }: Rows, value: unknown, where: string): void {
   const { type } = record({ type: text })(value, where);
+  // A run that was resumed from a checkpoint went some steps back.
+  const goBack = (rows: { step: number }[], step: number) => {
+    while (rows.length > 0 && rows.at(-1)!.step >= step) rows.pop();
+  };
   if (type === "step") {
     const row = stepRow(value, where);
-    // A run that was resumed from a checkpoint went some steps back.
-    while (steps.length > 0 && steps.at(-1)!.step >= row.step) steps.pop();
-    while (validations.length > 0 && validations.at(-1)!.step >= row.step) validations.pop();
+    for (const rows of [steps, validations, verifications]) goBack(rows, row.step);
     steps.push(row);
   }
   if (type === "validation") {
     const row = validationRow(value, where);
-    while (validations.length > 0 && validations.at(-1)!.step >= row.step) validations.pop();
+    goBack(validations, row.step);
     validations.push(row);
+  }
+  if (type === "verification") {
+    const row = verificationRow(value, where);
+    goBack(verifications, row.step);
+    verifications.push(row);
   }
 }
 

@@ -4,7 +4,7 @@ import type { Analysis, Mistake } from "./analysis.js";
 import { storesLess } from "./charts.js";
 import { type Html, html } from "./html.js";
 import { dataUrl, encodePng } from "./png.js";
-import type { RunFiles, SummaryRow } from "./run-files.js";
+import type { RunFiles, SummaryRow, VerificationRow } from "./run-files.js";
 
 const CATEGORIES = ["activations", "workspace", "parameters", "gradients", "optimizer", "data"] as const;
 /** Classes up to which the confusion matrix is a table; beyond, it is a picture and a list. */
@@ -12,9 +12,9 @@ const MAX_TABLE = 20;
 const MAX_CONFUSIONS = 20;
 const NOTHING = "–";
 
-const figure = (value: number | null, digits = 4) => (value === null ? NOTHING : value.toFixed(digits));
-const percentage = (value: number | null) => (value === null ? NOTHING : percent(value));
-const whole = (value: number) => value.toLocaleString("en");
+export const figure = (value: number | null, digits = 4) => (value === null ? NOTHING : value.toFixed(digits));
+export const percentage = (value: number | null) => (value === null ? NOTHING : percent(value));
+export const whole = (value: number) => value.toLocaleString("en");
 
 export function section(id: string, title: string, ...content: Html[]): Html {
   return html`<section id="${id}"><h2>${title}</h2>${content}</section>\n`;
@@ -38,13 +38,13 @@ export function state({ config, summary, steps, torn }: RunFiles): Html {
   return html`<p class="state">${sentence}${torn ? " The last line of metrics.jsonl is incomplete and was left out." : ""}</p>\n`;
 }
 
-export function tiles({ summary, analysis }: RunFiles): Html {
+export function tiles({ summary, analysis, settings }: RunFiles): Html {
   if (!summary) return html``;
   const plan = analysis?.memory.find(({ factor }) => factor === 1);
   const { activations, total } = summary.memory;
   const ratio = plan && activations < plan.stored.activations ? plan.stored.activations / activations : undefined;
   const { exact } = summary.reconstruction;
-  const entries: [string, string, string][] = [
+  return tileList([
     ["test error", percentage(summary.testError), `loss ${figure(summary.testLoss)}`],
     ["training loss", figure(summary.trainLoss), "mean of the last epoch"],
     [
@@ -55,17 +55,23 @@ export function tiles({ summary, analysis }: RunFiles): Html {
     [
       "activation memory",
       bytes(activations),
-      ratio ? `stored: ${ratio.toFixed(1)} times as much` : `${summary.activations} activations`,
+      settings.verifyEvery !== undefined
+        ? "with what verifying stores"
+        : ratio
+          ? `stored: ${ratio.toFixed(1)} times as much`
+          : `${summary.activations} activations`,
     ],
     ["memory in all", bytes(total), summary.device],
     ...(exact === null
       ? []
-      : ([["reconstruction", exact ? "exact" : "not exact", exact ? "bit for bit" : `${summary.streams} streams`]] as [
-          string,
-          string,
-          string,
-        ][])),
-  ];
+      : [["reconstruction", exact ? "exact" : "not exact", exact ? "bit for bit" : `${summary.streams} streams`] as Tile]),
+  ]);
+}
+
+/** What it is, its value, and more about it. */
+export type Tile = [string, string, string];
+
+export function tileList(entries: readonly Tile[]): Html {
   return html`<dl class="tiles">${entries.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}</dd><dd class="more">${more}</dd></div>\n`)}</dl>\n`;
 }
 
@@ -130,11 +136,31 @@ export function reconstruction(blocks: NonNullable<Analysis["reconstruction"]>, 
     "Reconstruction",
     html`<p>${sentence}</p>`,
     chart,
-    html`<details><summary>In figures</summary>${table([
-      ["block", "error"],
-      ...blocks.map(({ stage, block, error }) => [`stages.${stage}.${block}`, error === null ? "not a number" : String(error)]),
-    ])}</details>`,
+    html`<details><summary>In figures</summary>${blockTable(blocks)}</details>`,
   );
+}
+
+/** `rows`: at least one. */
+export function verification(rows: readonly VerificationRow[], charts: readonly Html[]): Html {
+  const exact = rows.filter(({ maxError, cosine }) => maxError === 0 && cosine === 1).length;
+  const sentence =
+    exact === rows.length
+      ? `Verified ${whole(rows.length)} times: every block came back bit for bit, and the gradients are those of stored activations.`
+      : `${whole(exact)} of ${whole(rows.length)} verifications were exact.`;
+  const last = rows.at(-1)!;
+  return section(
+    "verification",
+    "Verification",
+    html`<p>${sentence}</p><div class="charts">${charts}</div>`,
+    html`<details><summary>By block, after step ${whole(last.step)}</summary>${blockTable(last.blocks)}</details>`,
+  );
+}
+
+function blockTable(blocks: NonNullable<Analysis["reconstruction"]>): Html {
+  return table([
+    ["block", "error"],
+    ...blocks.map(({ stage, block, error }) => [`stages.${stage}.${block}`, error === null ? "not a number" : String(error)]),
+  ]);
 }
 
 export function evaluation({ evaluation, classes }: Analysis): Html {

@@ -65,7 +65,7 @@ export async function writeCheckpoint(file: string, network: Network, identity: 
   const metadata = {
     format: FORMAT,
     version: VERSION,
-    ...modelMetadata(network.spec, network.preprocessing),
+    ...modelMetadata(network),
     run: JSON.stringify(identity),
     progress: JSON.stringify(progress),
   };

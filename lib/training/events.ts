@@ -1,6 +1,13 @@
 /** What a run reports while it trains, and the way from the trainer to those who listen. */
+import type { MemoryReport } from "../../binding.js";
 import type { Summary } from "./summary.js";
 
+/** With `ui`: once, as soon as the live page is there. */
+export interface UiEvent {
+  type: "ui";
+  /** With the token without which it gives nothing. */
+  url: string;
+}
 /** Once, before the first step. */
 export interface StartEvent {
   type: "start";
@@ -13,6 +20,22 @@ export interface StartEvent {
   batchSize: number;
   /** Steps of the checkpoint that the run goes on from; 0 for a new run. */
   resumedFrom: number;
+  /** Bytes that the run will hold, as planned. */
+  memory: MemoryReport;
+}
+/** While a data set is read, before `start`. */
+export interface DataEvent {
+  type: "data";
+  done: number;
+  total: number;
+}
+/** An image that cannot be decoded, the first time that the run meets it; another one took its place. */
+export interface BrokenImageEvent {
+  type: "brokenImage";
+  /** The step that it was for, or that the validation followed. */
+  step: number;
+  file: string;
+  reason: string;
 }
 /** After each step. Steps and epochs count from 1. */
 export interface StepEvent {
@@ -40,6 +63,21 @@ export interface ValidationEvent {
   epoch: number;
   loss: number;
   error: number;
+  milliseconds: number;
+}
+/**
+ * With `verifyEvery`: the images of the last step once more, with the weights as they are now. Nothing of the run changes.
+ */
+export interface VerificationEvent {
+  type: "verification";
+  step: number;
+  epoch: number;
+  /** Largest difference between what inverting the blocks gave back and the stored forward pass: 0 where streams are exact. */
+  maxError: number;
+  /** Between all gradients with rebuilt and with stored activations: 1 where they are the same. */
+  cosine: number;
+  /** The largest difference of each reversible block. */
+  blocks: { stage: number; block: number; error: number }[];
   milliseconds: number;
 }
 /** After an epoch's last step, and its validation if it has one. */
@@ -75,10 +113,14 @@ export interface DoneEvent {
   summary: Summary;
 }
 export type TrainingEvent =
+  | DataEvent
+  | UiEvent
   | StartEvent
+  | BrokenImageEvent
   | StepEvent
   | OutOfRangeEvent
   | ValidationEvent
+  | VerificationEvent
   | EpochEvent
   | CheckpointEvent
   | WarningEvent

@@ -1,7 +1,7 @@
 /** What the bits of a run depend on: a run can be resumed with the same, and with nothing else. */
 import { createHash } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
-import type { Dataset, Split } from "../data/dataset.js";
+import { type AnyDataset, type AnySplit, isStreamed } from "../data/dataset.js";
 import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
 import type { Network } from "../network/network.js";
@@ -14,7 +14,7 @@ export type Identity = Readonly<Record<string, unknown>>;
  * Not in it, since they do not change the bits: threads, the folder and the source of the data, where and how often the run
  * is validated and kept. Activations are, where streams drift: only exact streams make reversible and stored runs the same.
  */
-export async function identityOf(settings: Settings, dataset: Dataset, network: Network, steps: number): Promise<Identity> {
+export async function identityOf(settings: Settings, dataset: AnyDataset, network: Network, steps: number): Promise<Identity> {
   const { batchSize, seed, streams, precision, activations, optimizer, schedule, augment, patience, validateEvery } = settings;
   const { recipe: _, ...model } = network.spec;
   const identity = {
@@ -68,10 +68,15 @@ function show(value: unknown): string {
   return text.length > 100 ? `${text.slice(0, 100)}...` : text;
 }
 
-async function sha256({ train, test }: Dataset): Promise<string> {
+async function sha256({ train, test }: AnyDataset): Promise<string> {
   const hash = createHash("sha256");
   const pacer = new Pacer();
-  const update = async ({ images, labels }: Split) => {
+  const update = async (split: AnySplit) => {
+    if (isStreamed(split)) {
+      hash.update(split.fingerprint);
+      return;
+    }
+    const { images, labels } = split;
     for (const bytes of [images, new Uint8Array(labels.buffer, labels.byteOffset, labels.byteLength)])
       for (let at = 0; at < bytes.length; at += 1 << 20) {
         hash.update(bytes.subarray(at, at + (1 << 20)));

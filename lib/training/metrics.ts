@@ -1,17 +1,20 @@
-/** metrics.jsonl: one line for each step, validation and epoch, in order. */
+/** metrics.jsonl: one line for each step, validation, verification, epoch and broken image, in order. */
 import * as fs from "node:fs/promises";
 import { Pacer } from "../data/pacer.js";
-import type { EpochEvent, OutOfRangeEvent, StepEvent, ValidationEvent } from "./events.js";
+import type { BrokenImageEvent, EpochEvent, OutOfRangeEvent, StepEvent, ValidationEvent, VerificationEvent } from "./events.js";
 
-export type MetricsRecord = StepEvent | OutOfRangeEvent | ValidationEvent | EpochEvent;
+export type MetricsRecord = BrokenImageEvent | StepEvent | OutOfRangeEvent | ValidationEvent | VerificationEvent | EpochEvent;
 
 /** The numbers of each record; what is not finite is null in JSON. */
 const FIELDS: Readonly<Record<MetricsRecord["type"], readonly string[]>> = {
+  brokenImage: ["step"],
   step: ["step", "epoch", "loss", "error", "learningRate", "milliseconds"],
   outOfRange: ["step", "count"],
   validation: ["step", "epoch", "loss", "error", "milliseconds"],
+  verification: ["step", "epoch", "maxError", "cosine", "milliseconds"],
   epoch: ["step", "epoch", "loss", "error", "milliseconds"],
 };
+const BLOCK_FIELDS = ["stage", "block", "error"];
 
 /**
  * Appends to the file. Lines that cannot be written (the disk is full) wait in memory for the next `flush`; since each write
@@ -111,11 +114,22 @@ function parseRecord(line: string): MetricsRecord | undefined {
   }
   if (typeof value !== "object" || value === null) return undefined;
   const record = value as Record<string, unknown>;
-  const { type } = record;
+  const { type, blocks } = record;
   if (typeof type !== "string" || !Object.hasOwn(FIELDS, type)) return undefined;
-  for (const field of FIELDS[type as MetricsRecord["type"]]) {
-    if (record[field] === null) record[field] = Number.NaN;
-    if (typeof record[field] !== "number") return undefined;
-  }
+  if (!readNumbers(record, FIELDS[type as MetricsRecord["type"]])) return undefined;
+  if (type === "brokenImage" && (typeof record.file !== "string" || typeof record.reason !== "string")) return undefined;
+  if (type === "verification" && !(Array.isArray(blocks) && blocks.every((block) => readNumbers(block, BLOCK_FIELDS))))
+    return undefined;
   return record as unknown as MetricsRecord;
+}
+
+/** Whether all of these fields are numbers; null becomes NaN. */
+function readNumbers(value: unknown, fields: readonly string[]): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  const record = value as Record<string, unknown>;
+  for (const field of fields) {
+    if (record[field] === null) record[field] = Number.NaN;
+    if (typeof record[field] !== "number") return false;
+  }
+  return true;
 }

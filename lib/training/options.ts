@@ -1,7 +1,9 @@
 /** What trainRevNet takes, checked and completed by the model's recipe. */
 import { availableParallelism } from "node:os";
-import { type Dataset, validateDataset } from "../data/dataset.js";
-import { DATASETS, type DatasetName, MAX_COUNT } from "../data/open.js";
+import { type AnyDataset, isStreamed, validateDataset } from "../data/dataset.js";
+import type { BROKEN_IMAGES } from "../data/image-folder.js";
+import { checkBroken, checkShare, DATASETS, type DatasetName, MAX_COUNT } from "../data/open.js";
+import { type DatasetInput, isSequence } from "../data/sequence.js";
 import { RevNetError } from "../errors.js";
 import { PRECISIONS, type Precision } from "../network/device.js";
 import { type Model, resolveModel } from "../network/models.js";
@@ -23,13 +25,17 @@ export const STREAMS = ["fixed", "float32"] as const;
 export interface TrainOptions {
   /** A published model's name, a path to a JSON file, or a spec. Named models take the data's number of classes. */
   model: Model;
-  /** A data set's name, or any object that satisfies Dataset. */
-  data: DatasetName | Dataset;
+  /** A data set's name, or any object that satisfies Dataset or DatasetInput, whose splits may be iterables. */
+  data: DatasetName | DatasetInput | AnyDataset;
   /** Folder of the data set's files; not for `shapes`. */
   dataDir?: string | undefined;
   /** Number of training and of test images (see openDataset); default all. */
   trainCount?: number | undefined;
   testCount?: number | undefined;
+  /** image-folder without validation images of its own: the share of each class that is kept for it; default 0.1. */
+  validationShare?: number | undefined;
+  /** image-folder: "skip" (default) goes on without images that cannot be decoded, and reports them; "fail" ends the run. */
+  brokenImages?: (typeof BROKEN_IMAGES)[number] | undefined;
   /** How long to train: one of the two; default the recipe's steps. An epoch is floor(images / batchSize) steps. */
   epochs?: number | undefined;
   steps?: number | undefined;
@@ -53,6 +59,11 @@ export interface TrainOptions {
   augment?: boolean | AugmentRecipe | undefined;
   /** Steps between evaluations on the test split; default an epoch's. The last step is always followed by one. */
   validateEvery?: number | undefined;
+  /**
+   * Steps between verifications (default: none): the blocks inverted and the gradients compared with those of stored activations, on
+   * the images of the last step. The weights do not depend on it; the memory does, since it stores activations meanwhile.
+   */
+  verifyEvery?: number | undefined;
   /** Ends the run once so many validations in a row were no better than the best one. The network is then the best one's. */
   patience?: number | undefined;
   /** Folder for config.json, metrics.jsonl, checkpoints/, summary.json, model.safetensors and report.html; default none is written. */
@@ -63,6 +74,11 @@ export interface TrainOptions {
   keepCheckpoints?: number | undefined;
   /** Go on from the last checkpoint in outDir, or from the start if there is none; default false. */
   resume?: boolean | undefined;
+  /**
+   * A page that shows the run while it trains, at http://127.0.0.1; a `ui` event gives its address. Default none. `port`: default one
+   * that is free.
+   */
+  ui?: boolean | { port?: number } | undefined;
   /** CPU threads; default one for each core. The result does not depend on it. */
   threads?: number | undefined;
   /** Aborting ends the run within one step, with ERR_ABORTED; what was trained is in `outDir`, with a checkpoint. */
@@ -73,10 +89,12 @@ export interface TrainOptions {
 export interface Settings {
   /** As given. */
   model: Model;
-  data: DatasetName | Dataset;
+  data: DatasetName | DatasetInput | AnyDataset;
   dataDir: string | undefined;
   trainCount: number | undefined;
   testCount: number | undefined;
+  validationShare: number | undefined;
+  brokenImages: (typeof BROKEN_IMAGES)[number] | undefined;
   length: { epochs: number } | { steps: number };
   batchSize: number;
   seed: number;
@@ -88,11 +106,14 @@ export interface Settings {
   schedule: Schedule;
   augment: AugmentRecipe;
   validateEvery: number | undefined;
+  verifyEvery: number | undefined;
   patience: number | undefined;
   outDir: string | undefined;
   checkpointEvery: number | undefined;
   keepCheckpoints: number;
   resume: boolean;
+  /** Port of the live page, 0 for any; undefined: no page. */
+  ui: { port: number } | undefined;
   threads: number;
   signal: AbortSignal | undefined;
 }
@@ -113,6 +134,8 @@ const KEYS = [
   "dataDir",
   "trainCount",
   "testCount",
+  "validationShare",
+  "brokenImages",
   "epochs",
   "steps",
   "batchSize",
@@ -125,11 +148,13 @@ const KEYS = [
   "schedule",
   "augment",
   "validateEvery",
+  "verifyEvery",
   "patience",
   "outDir",
   "checkpointEvery",
   "keepCheckpoints",
   "resume",
+  "ui",
   "threads",
   "signal",
 ] as const satisfies readonly (keyof TrainOptions)[];
@@ -139,6 +164,7 @@ type IntegerOption =
   | "seed"
   | "threads"
   | "validateEvery"
+  | "verifyEvery"
   | "patience"
   | "checkpointEvery"
   | "keepCheckpoints"
@@ -170,6 +196,8 @@ export function resolveOptions(options: TrainOptions): Settings {
     dataDir: checkText(given.dataDir, "dataDir"),
     trainCount: integer("trainCount", undefined, 1, MAX_COUNT),
     testCount: integer("testCount", undefined, 1, MAX_COUNT),
+    validationShare: given.validationShare === undefined ? undefined : checkShare(given.validationShare),
+    brokenImages: given.brokenImages === undefined ? undefined : checkBroken(given.brokenImages),
     length: checkLength(given, recipe),
     batchSize: integer("batchSize", recipe.batchSize, 1, MAX_BATCH),
     seed: integer("seed", 0, 0, Number.MAX_SAFE_INTEGER),
@@ -181,18 +209,20 @@ export function resolveOptions(options: TrainOptions): Settings {
     schedule: given.schedule === undefined ? recipe.schedule : resolveSchedule(given.schedule, CODE),
     augment: checkAugmentation(given.augment, recipe.augment),
     validateEvery: integer("validateEvery", undefined, 1, MAX_STEPS),
+    verifyEvery: integer("verifyEvery", undefined, 1, MAX_STEPS),
     patience: integer("patience", undefined, 1, MAX_STEPS),
     outDir: checkOutDir(given),
     checkpointEvery: integer("checkpointEvery", undefined, 1, MAX_STEPS),
     keepCheckpoints: integer("keepCheckpoints", 3, 1, MAX_CHECKPOINTS),
     resume: given.resume === undefined ? false : checkBoolean(given.resume, "resume", CODE),
+    ui: checkUi(given.ui),
     threads: integer("threads", availableParallelism(), 1, MAX_THREADS),
     signal: checkSignal(given.signal),
   };
 }
 
 /** The spec to train: a named model takes the data's classes, a spec given as an object must have them. */
-export function specFor(model: Model, dataset: Dataset): NetworkSpec {
+export function specFor(model: Model, dataset: Pick<AnyDataset, "name" | "shape" | "classes">): NetworkSpec {
   const classes = dataset.classes.length;
   const spec = typeof model === "string" ? resolveModel(model, { classes }) : resolveModel(model);
   if (spec.classes !== classes)
@@ -205,11 +235,13 @@ export function specFor(model: Model, dataset: Dataset): NetworkSpec {
   return spec;
 }
 
-function checkData(given: TrainOptions): DatasetName | Dataset {
+function checkData(given: TrainOptions): Settings["data"] {
   if (typeof given.data === "object" && given.data !== null) {
-    for (const name of ["dataDir", "trainCount", "testCount"] as const)
+    for (const name of ["dataDir", "trainCount", "testCount", "validationShare", "brokenImages"] as const)
       if (given[name] !== undefined) throw new RevNetError(CODE, `${name}: is for data sets given by name`);
-    return validateDataset(given.data);
+    const isOther = (split: unknown) =>
+      isSequence(split) || (typeof split === "object" && split !== null && isStreamed(split as never));
+    return validateDataset<DatasetInput | AnyDataset>(given.data, isOther);
   }
   if (given.data === undefined)
     throw new RevNetError(CODE, `data: is missing; expected one of ${DATASETS.join(", ")} or a data set`);
@@ -246,6 +278,13 @@ function checkOverrides(value: unknown, recipe: OptimizerRecipe): OptimizerRecip
 function checkAugmentation(value: unknown, recipe: AugmentRecipe): AugmentRecipe {
   if (value === undefined || value === true) return recipe;
   return value === false ? { padding: 0, flip: false } : checkAugment(value, "augment", CODE);
+}
+
+function checkUi(value: unknown): Settings["ui"] {
+  if (value === undefined || value === false) return undefined;
+  if (value === true) return { port: 0 };
+  checkKeys(value, ["port"], "ui", CODE);
+  return { port: value.port === undefined ? 0 : checkInteger(value.port, 0, 65535, "ui.port", CODE) };
 }
 
 function checkSignal(value: unknown): AbortSignal | undefined {

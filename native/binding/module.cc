@@ -1,6 +1,7 @@
 // The addon's exports, as binding.d.ts declares them.
 #include <napi.h>
 
+#include "core/host_memory.h"
 #include "core/philox.h"
 #include "cpu/backend.h"
 #include "cuda/devices.h"

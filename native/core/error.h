@@ -2,6 +2,7 @@
 // step thread if need be, and becomes a RevNetError with the same code in JavaScript.
 #pragma once
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -17,6 +18,9 @@ class Error : public std::runtime_error {
  private:
   std::string code_;
 };
+
+// "1.50 GiB", or in MiB below one.
+std::string readableBytes(uint64_t bytes);
 
 // A record or argument that does not make sense: what was wrong and what was expected.
 inline Error invalid(const std::string& message) { return Error("ERR_INVALID_ARGUMENT", message); }

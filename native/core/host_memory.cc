@@ -46,11 +46,11 @@ void* allocateHost(size_t bytes) {
   if (bytes >= kLargeBytes) {
     const uint64_t available = availableHostBytes();
     if (bytes > available)
-      throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes: " + std::to_string(available) +
-                                           " bytes of memory are available");
+      throw Error("ERR_OUT_OF_MEMORY",
+                  "could not allocate " + readableBytes(bytes) + ": " + readableBytes(available) + " of memory are available");
   }
   void* memory = std::aligned_alloc(kAlignment, alignUp(std::max<size_t>(bytes, 1)));
-  if (!memory) throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + std::to_string(bytes) + " bytes of memory");
+  if (!memory) throw Error("ERR_OUT_OF_MEMORY", "could not allocate " + readableBytes(bytes) + " of memory");
   // Touched now, so that the next request sees what is left.
   if (bytes >= kLargeBytes)
     for (size_t at = 0; at < bytes; at += kPageBytes) static_cast<volatile std::byte*>(memory)[at] = std::byte{0};

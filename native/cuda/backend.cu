@@ -14,12 +14,6 @@ namespace revnet {
 namespace cuda {
 namespace {
 
-std::string inGibibytes(size_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.2f GiB", static_cast<double>(bytes) / (1 << 30));
-  return text;
-}
-
 // What a backend holds on its device. Apart from the backend, since planning needs none of it: making it starts the driver.
 struct Resources {
   Stream stream = makeStream();
@@ -164,8 +158,8 @@ class CudaBackend final : public Backend {
     cudaGetLastError();
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "memory");
-    return Error("ERR_OUT_OF_MEMORY", "the GPU has not enough memory: " + inGibibytes(bytes) + " were asked for, and " +
-                                          inGibibytes(free) + " of " + inGibibytes(total) + " are free");
+    return Error("ERR_OUT_OF_MEMORY", "the GPU has not enough memory: " + readableBytes(bytes) + " were asked for, and " +
+                                          readableBytes(free) + " of " + readableBytes(total) + " are free");
   }
 
   const int device_;

@@ -77,9 +77,14 @@ describe("the command line", function () {
     [["train", "--data", "shapes", "--steps", "many"], /--steps expects an integer, got 'many'/],
     [["train", "--data", "shapes", "--steps"], /--steps expects a value/],
     [["train", "--data", "shapes", "--steps", "1", "--steps", "2"], /given twice/],
-    [["train", "--data", "shapes", "--steps", "0"], /steps: expected an integer from 1/],
+    [["train", "--data", "shapes", "--steps", "0"], /--steps: expected an integer from 1/],
+    [["train", "--data", "shapes", "--batch-size", "0"], /--batch-size: expected an integer from 1/],
+    [["train", "--data", "shapes", "--learning-rate", "-1"], /--learning-rate: expected a number/],
+    [["train", "--data", "shapes", "--checkpoint-every", "5"], /--checkpoint-every: needs --out/],
+    [["train", "--data", "shapes", "--steps", "1", "--epochs", "1"], /--epochs, --steps: give one/],
+    [["train", "--data", "shapes", "--ui-port", "80"], /--ui-port needs --ui/],
     [["train", "--data", "shapes", "--model", "revnet38"], /did you mean 'revnet-38'/],
-    [["train", "--data", "cifar-10"], /dataDir/],
+    [["train", "--data", "cifar-10"], /--data-dir/],
     [["train", "--data", "shapes", "surplus"], /unexpected argument 'surplus'/],
     [["train", "--data", "shapes", "--json=yes"], /--json takes no value/],
     [["inspect"], /argument is missing.*revnet inspect MODEL/],
@@ -238,6 +243,25 @@ describe("the command line", function () {
     const [status] = await once(child, "close");
     expect(errors).to.equal("");
     expect(status).to.equal(0);
+  });
+
+  it("ends a run as after Ctrl-C when nobody reads its output any more", async () => {
+    const out = file("unread");
+    const { child, output, ended } = start(train("--steps", "1000000", "--validate-every", "5", "--out", out));
+    await once(child.stdout, "data");
+    child.stdout.destroy();
+    const { status } = await ended;
+    expect(status, output.stderr).to.equal(130);
+    expect(output.stderr).to.include("--resume");
+    const { steps } = JSON.parse(await readFile(path.join(out, "summary.json"), "utf8"));
+    const name = `step-${String(steps).padStart(8, "0")}.safetensors`;
+    expect(await readdir(path.join(out, "checkpoints"))).to.include(name);
+  });
+
+  it("refuses a folder that cannot be made, and does not wait for it for ever", async () => {
+    const { status, stderr } = await revnet(...train("--steps", "1", "--out", "/proc/revnet/run"));
+    expect(status).to.equal(1);
+    expect(stderr).to.include("/proc/revnet");
   });
 
   it("checks gradients and exits 1 where they exceed the tolerance", async () => {

@@ -123,8 +123,14 @@ describe("a spec", () => {
     refused({ classes: 1 }, /classes: expected an integer from 2/);
     refused({ classes: NaN }, /classes/);
     refused({ classes: "10" }, /classes: .*got "10"/);
-    refused({ filters: [8, 8] }, /filters: expected an array of 3/);
-    refused({ strides: [1, 2, 2] }, /strides: expected an array of 2/);
+    refused(
+      { filters: [8, 8] },
+      /filters has 2 entries, but units has 2 entries, so there are 2 stages; expected filters to have 3/,
+    );
+    refused({ filters: "8" }, /filters: expected an array of 3 integers/);
+    refused({ units: [2, 2, 2] }, /filters has 3 entries, but units has 3 entries/);
+    refused({ strides: [1] }, /strides has 1 entry, but units has 2 entries/);
+    refused({ strides: [1, 2, 2] }, /strides has 3 entries, but units has 2 entries/);
     refused({ units: [] }, /units/);
     refused({ units: [1e9, 1] }, /units\[0\]/);
     refused({ units: Array(1e6).fill(1) }, /units: expected an array of 1 to 16/);

@@ -184,6 +184,7 @@ describe("trainRevNet", function () {
       "imagesPerSecond",
       "memory",
       "reconstruction",
+      "brokenImages",
       "weightsSha256",
     ]);
     const config = JSON.parse(await readFile(path.join(outDir, "config.json"), "utf8"));

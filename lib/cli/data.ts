@@ -1,0 +1,122 @@
+/** revnet data */
+import type { AnyDataset, BrokenImage } from "../data/dataset.js";
+import { DOWNLOADS, type DownloadName, downloadDataset } from "../data/download.js";
+import { checkShape, openDataset } from "../data/open.js";
+import { packFolder } from "../data/packing.js";
+import type { Shape } from "../data/picture.js";
+import { splitStatistics } from "../data/statistics.js";
+import { checkChoice } from "../validation.js";
+import { defineCommand, type FlagValues, JSON_FLAG, UsageError } from "./command.js";
+import { Meter } from "./meter.js";
+import { bytes, print, printJson, table } from "./output.js";
+
+const FLAGS = {
+  "data-dir": { type: "string", value: "DIR", help: "folder of the data set's files" },
+  size: { type: "string", value: "SIZE", help: "image-folder: N, HxW or HxWxC of the model's input (default 224x224x3)" },
+  "validation-share": { type: "number", help: "image-folder without val/: the share of each class for validation (default 0.1)" },
+  url: { type: "string", value: "URL", help: "download: another place that has the archive" },
+  md5: { type: "string", value: "MD5", help: "download: the archive's checksum, where it is another one" },
+  ...JSON_FLAG,
+} as const;
+type Values = FlagValues<typeof FLAGS>;
+
+/** Broken files that are listed for people; --json has all. */
+const SHOWN = 10;
+
+export const data = defineCommand({
+  name: "data",
+  summary:
+    "Data sets: download cifar-10 or cifar-100; inspect counts, classes, means and broken files; pack a folder of images, which makes it fast to read.",
+  positionals: "download|inspect|pack NAME",
+  arity: [2, 2],
+  flags: FLAGS,
+  interruptible: true,
+  async run(values, [action, name], { signal }) {
+    const chosen = checkChoice(action, ["download", "inspect", "pack"] as const, "data", "ERR_INVALID_ARGUMENT");
+    if (values.dataDir === undefined && name !== "shapes") throw new UsageError("--data-dir is missing");
+    if (chosen === "download") await download(name!, values, signal);
+    else if (chosen === "inspect") await inspect(name!, values, signal);
+    else await pack(name!, values, signal);
+    return 0;
+  },
+});
+
+async function download(name: string, { dataDir, url, md5, json }: Values, signal: AbortSignal): Promise<void> {
+  checkChoice(name, DOWNLOADS, "data download", "ERR_INVALID_ARGUMENT");
+  const meter = new Meter(`${name}:`, process.stderr, bytes);
+  try {
+    const result = await downloadDataset(name as DownloadName, { dataDir: dataDir!, url, md5, signal, onProgress: meter.update });
+    meter.clear();
+    if (json) printJson(result);
+    else if (result.bytes === 0 && result.resumedFrom === 0) print(`${name} is in ${dataDir}`);
+    else print(`${name}: received ${bytes(result.bytes)}, checksum right, ${result.files.length} files in ${dataDir}`);
+  } finally {
+    meter.clear();
+  }
+}
+
+/** "224", "224x160" or "28x28x1". */
+function readSize(text = "224x224x3"): Shape {
+  const [height, width = height, channels = 3, ...rest] = text.split("x").map(Number);
+  if (rest.length > 0) throw new UsageError(`--size expects N, HxW or HxWxC, got '${text}'`);
+  return checkShape([height, width, channels]);
+}
+
+async function inspect(name: string, { dataDir, size, validationShare, json }: Values, signal: AbortSignal): Promise<void> {
+  const folder = name === "image-folder";
+  const meter = new Meter("reading image");
+  const dataset = await openDataset(name, {
+    ...(dataDir !== undefined && { dataDir }),
+    ...(folder && { shape: readSize(size) }),
+    ...(validationShare !== undefined && { validationShare }),
+  });
+  try {
+    const train = await splitStatistics(dataset.train, dataset, meter.update, signal);
+    const test = await splitStatistics(dataset.test, dataset, meter.update, signal);
+    meter.clear();
+    const { shape, classes } = dataset;
+    if (json) printJson({ data: name, shape, classes, train, test });
+    else printStatistics(dataset, { train, test });
+  } finally {
+    meter.clear();
+    if ("close" in dataset) await dataset.close();
+  }
+}
+
+type Statistics = Record<"train" | "test", Awaited<ReturnType<typeof splitStatistics>>>;
+
+function printStatistics({ name, shape, classes }: AnyDataset, { train, test }: Statistics): void {
+  print(
+    `${name}: ${train.images} training and ${test.images} test images of ${classes.length} classes, ${shape.join("x")} (height x width x channels)\n`,
+  );
+  const rows = classes.map((label, i) => [label, String(train.perClass[i]), String(test.perClass[i])]);
+  print(table([["class", "train", "test"], ...rows]));
+  const channels = shape[2] === 3 ? ["red", "green", "blue"] : Array.from({ length: shape[2] }, (_, i) => `channel ${i}`);
+  const statistics = channels.map((label, i) => [label, train.mean[i]!.toFixed(2), train.deviation[i]!.toFixed(2)]);
+  print(`\n${table([["training images", "mean", "deviation"], ...statistics])}`);
+  printBroken([...train.broken, ...test.broken]);
+}
+
+function printBroken(broken: readonly BrokenImage[]): void {
+  if (broken.length === 0) return;
+  print(`\n${broken.length} broken ${broken.length === 1 ? "image" : "images"}:`);
+  for (const { file, reason } of broken.slice(0, SHOWN)) print(`  ${file}: ${reason}`);
+  if (broken.length > SHOWN) print(`  and ${broken.length - SHOWN} more (--json lists all)`);
+}
+
+async function pack(name: string, { dataDir, size, json }: Values, signal: AbortSignal): Promise<void> {
+  if (name !== "image-folder") throw new UsageError(`only image-folder is packed; ${name} is in memory anyway`);
+  const meter = new Meter("packing image");
+  try {
+    const result = await packFolder(dataDir!, readSize(size), { onProgress: meter.update, signal });
+    meter.clear();
+    if (json) {
+      printJson(result);
+      return;
+    }
+    print(`${result.file}: ${result.images} images, ${bytes(result.bytes)}`);
+    printBroken(result.broken);
+  } finally {
+    meter.clear();
+  }
+}

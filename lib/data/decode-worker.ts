@@ -1,0 +1,79 @@
+/** A thread that makes images: it reads files or a pack, crops, and writes the result where it is told; decoder.ts starts it. */
+import { closeSync, openSync, readSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { parentPort } from "node:worker_threads";
+import { crc32 } from "node:zlib";
+import type { Packed } from "./pack.js";
+import { cropCentre, cropResized, decodePicture, type Picture, randomBox, type Shape } from "./picture.js";
+
+/** One image to make. */
+export interface Item {
+  /** Of the target, in images. */
+  readonly row: number;
+  readonly file: string;
+  readonly packed?: Packed | undefined;
+  /** For a random crop; absent: the middle. */
+  readonly words?: Uint32Array | undefined;
+}
+export interface Task {
+  readonly id: number;
+  readonly shape: Shape;
+  readonly pack: string | undefined;
+  readonly resizedCrop: number;
+  readonly items: readonly Item[];
+  /** Where the images go; absent: whole pictures are sent back. */
+  readonly target: SharedArrayBuffer | undefined;
+}
+export interface Answer {
+  readonly id: number;
+  readonly failures: readonly { readonly row: number; readonly reason: string }[];
+  readonly pictures: readonly (Picture & { readonly row: number })[];
+}
+
+/** The pack that is open, if one is. */
+let opened: { file: string; descriptor: number } | undefined;
+
+function readPacked(file: string, { offset, height, width, crc }: Packed, channels: number): Picture {
+  if (opened?.file !== file) {
+    if (opened) closeSync(opened.descriptor);
+    opened = undefined;
+    opened = { file, descriptor: openSync(file, "r") };
+  }
+  const pixels = new Uint8Array(height * width * channels);
+  for (let done = 0; done < pixels.length; ) {
+    const count = readSync(opened.descriptor, pixels, done, pixels.length - done, offset + done);
+    if (count === 0) throw new Error(`its picture in ${file} is cut off`);
+    done += count;
+  }
+  if (crc32(pixels) !== crc) throw new Error(`its picture in ${file} is damaged`);
+  return { height, width, pixels };
+}
+
+async function makePicture({ shape, pack }: Task, { file, packed }: Item): Promise<Picture> {
+  if (packed && pack !== undefined) return readPacked(pack, packed, shape[2]);
+  return decodePicture(await readFile(file), shape);
+}
+
+function place({ shape, target, resizedCrop }: Task, { row, words }: Item, picture: Picture): void {
+  const imageBytes = shape[0] * shape[1] * shape[2];
+  const out = new Uint8Array(target!, row * imageBytes, imageBytes);
+  if (words) cropResized(picture, shape, randomBox(picture, shape, resizedCrop, words), out);
+  else cropCentre(picture, shape, out);
+}
+
+async function work(task: Task): Promise<Answer> {
+  const failures: { row: number; reason: string }[] = [];
+  const pictures: (Picture & { row: number })[] = [];
+  for (const item of task.items)
+    try {
+      const picture = await makePicture(task, item);
+      if (task.target) place(task, item, picture);
+      else pictures.push({ ...picture, row: item.row });
+    } catch (error) {
+      // The first line: the decoder's messages go on with lines about its own code.
+      failures.push({ row: item.row, reason: (error as Error).message.split("\n")[0]! });
+    }
+  return { id: task.id, failures, pictures };
+}
+
+parentPort!.on("message", async (task: Task) => parentPort!.postMessage(await work(task)));

@@ -1,0 +1,61 @@
+/** Makes the pack of a folder of images. */
+import path from "node:path";
+import { RevNetError } from "../errors.js";
+import type { BrokenImage } from "./dataset.js";
+import { Decoder } from "./decoder.js";
+import { listFolder } from "./folder.js";
+import { PackWriter, packFile } from "./pack.js";
+import { hasPictures, type Shape } from "./picture.js";
+
+export interface Packing {
+  readonly file: string;
+  readonly images: number;
+  readonly bytes: number;
+  readonly broken: readonly BrokenImage[];
+}
+
+const BATCH = 64;
+
+/**
+ * Decodes every image of the folder once and writes the pack that `image-folder` then uses for models with this input.
+ * @throws RevNetError ERR_INVALID_DATA, ERR_INVALID_ARGUMENT, ERR_FILE, ERR_SHARP_MISSING, ERR_ABORTED
+ */
+export async function packFolder(
+  folder: string,
+  shape: Shape,
+  { onProgress, signal }: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal | undefined } = {},
+): Promise<Packing> {
+  if (!hasPictures(shape)) throw new RevNetError("ERR_INVALID_ARGUMENT", `shape: images have 1 or 3 channels, got ${shape[2]}`);
+  const { train, test } = await listFolder(folder, "none");
+  const files = [...train, ...test];
+  const decoder = new Decoder(shape);
+  const file = packFile(folder, shape);
+  const broken: BrokenImage[] = [];
+  let bytes = 0;
+  let writer: PackWriter | undefined;
+  try {
+    writer = await PackWriter.create(file, shape);
+    for (let first = 0; first < files.length; first += BATCH) {
+      if (signal?.aborted) throw new RevNetError("ERR_ABORTED", "packing was aborted", { cause: signal.reason });
+      const chosen = files.slice(first, first + BATCH);
+      const items = chosen.map(({ name }, row) => ({ row, file: path.join(folder, name) }));
+      const { failures, pictures } = await decoder.pictures(items);
+      for (const { row, height, width, pixels } of pictures) {
+        await writer.add(chosen[row]!, height, width, pixels);
+        bytes += pixels.length;
+      }
+      for (const { row, reason } of failures) {
+        writer.addBroken(chosen[row]!, reason);
+        broken.push({ file: path.join(folder, chosen[row]!.name), reason });
+      }
+      onProgress?.(Math.min(files.length, first + BATCH), files.length);
+    }
+    await writer.finish();
+    return { file, images: files.length - broken.length, bytes, broken };
+  } catch (error) {
+    await writer?.abandon();
+    throw error;
+  } finally {
+    await decoder.close();
+  }
+}

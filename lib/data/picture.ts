@@ -1,0 +1,133 @@
+/**
+ * From an image file to a network's input, in two parts. First a *picture*: the image decoded, turned upright, and resized so
+ * that it just covers 8/7 of the input's height and width (256 for 224). Then the *crop*: the input's size out of the middle of
+ * the picture, or a random part of it, resized. A pack (pack.ts) keeps pictures, so a packed image and its file give the same bits.
+ */
+import type Sharp from "sharp";
+import { loadSharp } from "./sharp.js";
+
+export type Shape = readonly [height: number, width: number, channels: number];
+
+/** Interleaved bytes. */
+export interface Picture {
+  readonly height: number;
+  readonly width: number;
+  readonly pixels: Uint8Array;
+}
+
+/** Pictures are larger than the input by this: what is usual, 256 for 224. */
+const MARGIN = 8 / 7;
+/** Of the sides of what is kept of an image; the middle of one that is longer. It bounds a picture's bytes. */
+const MAX_ASPECT = 4;
+/** Pixels of an image file: beyond, it is refused rather than decoded. */
+const MAX_PIXELS = 2 ** 28;
+
+/** Image files are grey or RGB. */
+export const hasPictures = ([, , channels]: Shape): boolean => channels === 1 || channels === 3;
+
+/** Whether bytes begin as a JPEG, PNG or WebP file does. */
+export function isEncoded(bytes: Uint8Array): boolean {
+  const starts = (at: number, ...magic: number[]) => magic.every((byte, i) => bytes[at + i] === byte);
+  const webp = starts(0, 0x52, 0x49, 0x46, 0x46) && starts(8, 0x57, 0x45, 0x42, 0x50);
+  return starts(0, 0xff, 0xd8, 0xff) || starts(0, 0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a) || webp;
+}
+
+/** Rejects with an Error that says what is wrong with the file's bytes. */
+export async function decodePicture(bytes: Uint8Array, [height, width, channels]: Shape): Promise<Picture> {
+  if (bytes.length === 0) throw new Error("the file is empty");
+  if (!isEncoded(bytes)) throw new Error("it is not a JPEG, PNG or WebP file");
+  const open = () => loadSharp()(bytes, { limitInputPixels: MAX_PIXELS, failOn: "warning" });
+  const image = upright(await open().metadata());
+  let pipeline = open().autoOrient();
+  const kept = {
+    width: Math.min(image.width, MAX_ASPECT * image.height),
+    height: Math.min(image.height, MAX_ASPECT * image.width),
+  };
+  if (kept.width < image.width || kept.height < image.height)
+    pipeline = pipeline.extract({ ...kept, left: (image.width - kept.width) >> 1, top: (image.height - kept.height) >> 1 });
+  const scale = Math.max((MARGIN * height) / kept.height, (MARGIN * width) / kept.width);
+  const size = {
+    width: Math.max(width, Math.round(scale * kept.width)),
+    height: Math.max(height, Math.round(scale * kept.height)),
+  };
+  const { data, info } = await pipeline
+    .resize({ ...size, fit: "fill" })
+    .flatten({ background: "white" })
+    .toColourspace(channels === 1 ? "b-w" : "srgb")
+    .raw({ depth: "uchar" })
+    .toBuffer({ resolveWithObject: true });
+  if (info.channels !== channels || info.width !== size.width || info.height !== size.height)
+    throw new Error(`it decodes to ${info.width}x${info.height}x${info.channels}`);
+  return { ...size, pixels: data };
+}
+
+/** Height and width once it is turned the way its EXIF data asks for. */
+function upright({ width, height, orientation = 1 }: Sharp.Metadata): { width: number; height: number } {
+  return orientation >= 5 ? { width: height, height: width } : { width, height };
+}
+
+/** The middle of a picture, into `out`. */
+export function cropCentre({ height, width, pixels }: Picture, [h, w, c]: Shape, out: Uint8Array): void {
+  const [top, left] = [(height - h) >> 1, (width - w) >> 1];
+  for (let row = 0; row < h; row++) {
+    const from = ((top + row) * width + left) * c;
+    out.set(pixels.subarray(from, from + w * c), row * w * c);
+  }
+}
+
+export interface Box {
+  readonly top: number;
+  readonly left: number;
+  readonly height: number;
+  readonly width: number;
+}
+
+/**
+ * A random part of a picture by four words: its share of the area uniform in [smallest, 1], its shape between 3:4 and 4:3 of the
+ * input's (uniform in the logarithm), its place uniform. A part that would not fit is made as large as fits in its shape.
+ */
+export function randomBox({ height, width }: Picture, [h, w]: Shape, smallest: number, words: Uint32Array): Box {
+  const unit = (i: number) => words[i]! / 2 ** 32;
+  const area = (smallest + (1 - smallest) * unit(0)) * height * width;
+  const aspect = (w / h) * Math.exp((2 * unit(1) - 1) * Math.log(4 / 3));
+  const fit = Math.min(1, width / Math.sqrt(area * aspect), height / Math.sqrt(area / aspect));
+  const side = (length: number, most: number) => Math.min(most, Math.max(1, Math.round(fit * length)));
+  const box = { width: side(Math.sqrt(area * aspect), width), height: side(Math.sqrt(area / aspect), height) };
+  return { ...box, left: Math.floor(unit(2) * (width - box.width + 1)), top: Math.floor(unit(3) * (height - box.height + 1)) };
+}
+
+/** Fixed point of the weights: 11 bits each, so that a product of two and a byte stays below 2^31. */
+const ONE = 2 ** 11;
+
+/** For each of `to` samples, where it lies between two of the `from` samples from `start` on. */
+function positions(start: number, from: number, to: number): { low: Int32Array; high: Int32Array; weight: Int32Array } {
+  const low = new Int32Array(to);
+  const high = new Int32Array(to);
+  const weight = new Int32Array(to);
+  for (let i = 0; i < to; i++) {
+    const at = Math.min(from - 1, Math.max(0, ((i + 0.5) * from) / to - 0.5));
+    low[i] = start + Math.floor(at);
+    high[i] = start + Math.min(from - 1, Math.floor(at) + 1);
+    weight[i] = Math.round((at - Math.floor(at)) * ONE);
+  }
+  return { low, high, weight };
+}
+
+/** A part of a picture, bilinearly resized into `out`. Integers only: the same bits everywhere. */
+export function cropResized({ width, pixels }: Picture, [h, w, c]: Shape, box: Box, out: Uint8Array): void {
+  const ys = positions(box.top, box.height, h);
+  const xs = positions(box.left, box.width, w);
+  for (let y = 0; y < h; y++) {
+    const [above, below] = [ys.low[y]! * width * c, ys.high[y]! * width * c];
+    const down = ys.weight[y]!;
+    let to = y * w * c;
+    for (let x = 0; x < w; x++) {
+      const [left, right, along] = [xs.low[x]! * c, xs.high[x]! * c, xs.weight[x]!];
+      for (let k = 0; k < c; k++) {
+        const upper = pixels[above + left + k]! * (ONE - along) + pixels[above + right + k]! * along;
+        const lower = pixels[below + left + k]! * (ONE - along) + pixels[below + right + k]! * along;
+        out[to++] = (upper * (ONE - down) + lower * down + (ONE * ONE) / 2) >>> 22;
+      }
+    }
+  }
+}

@@ -1,0 +1,147 @@
+/**
+ * Serves a live page to this machine's browsers and sends them what has changed. Other users of the machine lack the token, other
+ * sites in the same browser are refused by Host and Origin, and other machines do not reach the loopback interface.
+ */
+import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import { RevNetError } from "../errors.js";
+import type { Content } from "./content.js";
+import { html } from "./html.js";
+import { page } from "./page.js";
+
+const ADDRESS = "127.0.0.1";
+/** Between two updates; longer where making them takes long, so that at most a twentieth of the time goes into them. */
+const UPDATE_MILLISECONDS = 1000;
+const SHARE = 20;
+/** What a browser has to read the last update. */
+const GOODBYE_MILLISECONDS = 2000;
+const MAX_CONNECTIONS = 64;
+const HEADERS = {
+  "Cache-Control": "no-store",
+  // The page forbids itself everything else (page.ts); this cannot be said in the page.
+  "Content-Security-Policy": "frame-ancestors 'none'",
+  "Cross-Origin-Resource-Policy": "same-origin",
+  "Referrer-Policy": "no-referrer",
+  "X-Content-Type-Options": "nosniff",
+};
+
+const digest = (text: string) => createHash("sha256").update(text).digest();
+
+export class LiveServer {
+  readonly #server: Server;
+  readonly #token = randomBytes(16).toString("hex");
+  readonly #title: string;
+  readonly #content: () => Content;
+  readonly #streams = new Set<ServerResponse>();
+  #port = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #pause = UPDATE_MILLISECONDS;
+
+  private constructor(title: string, content: () => Content) {
+    this.#title = title;
+    this.#content = content;
+    this.#server = createServer((request, response) => {
+      response.on("error", () => {}); // a browser that left
+      this.#answer(request, response).catch((error: Error) => refuse(response, 500, error.message));
+    });
+    this.#server.maxConnections = MAX_CONNECTIONS;
+  }
+
+  /** @param port 0: one that is free. @throws RevNetError ERR_UI where it cannot be had */
+  static async open(port: number, title: string, content: () => Content): Promise<LiveServer> {
+    const live = new LiveServer(title, content);
+    try {
+      live.#server.listen(port, ADDRESS);
+      await once(live.#server, "listening");
+    } catch (error) {
+      throw new RevNetError("ERR_UI", `ui: the live page cannot be served at ${ADDRESS}:${port}: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+    live.#port = (live.#server.address() as AddressInfo).port;
+    // What fails later fails for one connection.
+    live.#server.on("error", () => {});
+    return live;
+  }
+
+  get url(): string {
+    return `http://${ADDRESS}:${this.#port}/?token=${this.#token}`;
+  }
+
+  /** The content is another one: whoever looks gets it soon. */
+  changed(): void {
+    if (this.#timer || this.#streams.size === 0) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      const start = performance.now();
+      this.#send("update");
+      this.#pause = Math.max(UPDATE_MILLISECONDS, SHARE * (performance.now() - start));
+    }, this.#pause);
+  }
+
+  /** Sends the content for the last time and gives the port back. */
+  async close(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const closed = once(this.#server, "close");
+    this.#server.close();
+    const sent = [...this.#streams].map((stream) => once(stream, "close"));
+    this.#send("end");
+    for (const stream of this.#streams) stream.end();
+    const patience = new AbortController();
+    await Promise.race([Promise.all(sent), sleep(GOODBYE_MILLISECONDS, undefined, patience)]);
+    patience.abort();
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const hosts = [ADDRESS, "localhost"].flatMap((name) => [`${name}:${this.#port}`, ...(this.#port === 80 ? [name] : [])]);
+    const { host = "", origin } = request.headers;
+    if (!hosts.includes(host)) return refuse(response, 403, "this page is for the machine that it runs on");
+    if (origin !== undefined && !hosts.some((known) => origin === `http://${known}`))
+      return refuse(response, 403, "other sites may not read this page");
+    const [target, base] = [request.url ?? "", `http://${host}`];
+    const url = URL.canParse(target, base) ? new URL(target, base) : undefined;
+    if (!url || !timingSafeEqual(digest(url.searchParams.get("token") ?? ""), digest(this.#token)))
+      return refuse(response, 403, "the token is missing or not this run's: open the address that the run has printed");
+    if (request.method !== "GET") return refuse(response, 405, "GET is all there is");
+    if (url.pathname === "/events") return this.#listen(response);
+    if (url.pathname !== "/") return refuse(response, 404, "there is nothing here");
+    const { parts, charts } = this.#content();
+    const wrapped = parts.map((part) => html`<div data-part="${part.id}">${part.html}</div>\n`);
+    const text = await page(this.#title, wrapped, charts, true);
+    response.writeHead(200, { ...HEADERS, "Content-Type": "text/html; charset=utf-8" }).end(text);
+  }
+
+  #listen(response: ServerResponse): void {
+    response.writeHead(200, { ...HEADERS, "Content-Type": "text/event-stream" });
+    this.#streams.add(response);
+    response.on("close", () => this.#streams.delete(response));
+    // What changed since the page was made.
+    response.write(this.#message("update"));
+  }
+
+  #message(type: "update" | "end"): string {
+    const { parts, charts } = this.#content();
+    const data = JSON.stringify({ parts: parts.map((part) => ({ id: part.id, html: part.html.source })), charts });
+    return `event: ${type}\ndata: ${data}\n\n`;
+  }
+
+  /** Browsers that have yet to read the last update are left out. */
+  #send(type: "update" | "end"): void {
+    const waiting = [...this.#streams].filter((stream) => type === "end" || !stream.writableNeedDrain);
+    if (waiting.length === 0) return;
+    const message = this.#message(type);
+    for (const stream of waiting) stream.write(message);
+  }
+}
+
+function refuse(response: ServerResponse, status: number, reason: string): void {
+  if (response.headersSent) response.destroy();
+  else
+    response.writeHead(status, { ...HEADERS, "Content-Type": "text/plain; charset=utf-8", Connection: "close" }).end(`${reason}\n`);
+}

@@ -1,0 +1,74 @@
+/** trainRevNet: from options to a network that is ready to be trained. */
+import { type AnyDataset, type Dataset, meanImage } from "../data/dataset.js";
+import { openDataset } from "../data/open.js";
+import { readDataset } from "../data/sequence.js";
+import { RevNetError } from "../errors.js";
+import { resolveModel } from "../network/models.js";
+import { createNetwork } from "../network/network.js";
+import { resolveOptions, type Settings, specFor, type TrainOptions } from "./options.js";
+import { type TrainingResult, TrainingRun } from "./run.js";
+import { type Send, Trainer, throwIfAborted } from "./trainer.js";
+
+/** Images come as bytes and enter the network as (byte - mean) / 255. */
+const SCALE = 1 / 255;
+
+/**
+ * Trains a network by SGD with momentum. The run begins at once; `await` it for the trained network, its history and the
+ * summary, and iterate over it for events (see TrainingRun).
+ *
+ * The run fails with a RevNetError: ERR_INVALID_ARGUMENT, ERR_INVALID_SPEC, ERR_UNKNOWN_MODEL (options), ERR_INVALID_DATA (data
+ * set), ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_NOT_FINITE (the loss became NaN or infinite), ERR_ABORTED (`signal`),
+ * ERR_FILE, ERR_RUN_EXISTS, ERR_RUN_LOCKED (`outDir`), ERR_RESUME_MISMATCH (`resume` with other options),
+ * ERR_NOT_REVERSIBLE (`verifyEvery` for a network without a reversible block), ERR_UI (`ui`).
+ */
+export function trainRevNet(options: TrainOptions): TrainingRun {
+  return new TrainingRun((send) => train(resolveOptions(options), send));
+}
+
+async function train(settings: Settings, send: Send): Promise<TrainingResult> {
+  throwIfAborted(settings.signal, 0);
+  const dataset = await openData(settings, send);
+  try {
+    return await trainOn(dataset, settings, send);
+  } finally {
+    // A stream that was opened by the caller may be wanted again.
+    if ("close" in dataset && typeof settings.data === "string") await dataset.close();
+  }
+}
+
+async function trainOn(dataset: AnyDataset, settings: Settings, send: Send): Promise<TrainingResult> {
+  throwIfAborted(settings.signal, 0);
+  const spec = specFor(settings.model, dataset);
+  if (settings.batchSize > dataset.train.count)
+    throw new RevNetError(
+      "ERR_INVALID_ARGUMENT",
+      `batchSize: ${settings.batchSize} is more than the ${dataset.train.count} training images of ${dataset.name}`,
+    );
+  const onProgress = (done: number, total: number) => void send({ type: "data", done, total });
+  const image = "mean" in dataset ? await dataset.mean(onProgress) : await meanImage((dataset as Dataset).train);
+  const { device, seed, threads, streams, precision } = settings;
+  const network = await createNetwork(spec, { device, seed, threads, streams, precision });
+  try {
+    network.preprocessing = { mean: image, scale: SCALE };
+    network.classNames = dataset.classes;
+    return await new Trainer(settings, dataset, network, send).run();
+  } catch (error) {
+    network.dispose();
+    throw error;
+  }
+}
+
+async function openData(settings: Settings, send: Send): Promise<AnyDataset> {
+  const { data, dataDir, trainCount, testCount, validationShare, brokenImages, signal } = settings;
+  const shape = resolveModel(settings.model).input;
+  if (typeof data !== "string") return readDataset(data, shape, signal);
+  return openDataset(data, {
+    dataDir,
+    trainCount,
+    testCount,
+    validationShare,
+    brokenImages,
+    shape,
+    onWarning: ({ code, message }) => void send({ type: "warning", step: 0, code, message }),
+  });
+}

@@ -1,0 +1,178 @@
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { expect } from "chai";
+import * as tar from "tar";
+import { downloadDataset, openDataset } from "../../lib/index.js";
+import { rejection } from "../support/errors.js";
+
+const FILES = [
+  "data_batch_1.bin",
+  "data_batch_2.bin",
+  "data_batch_3.bin",
+  "data_batch_4.bin",
+  "data_batch_5.bin",
+  "test_batch.bin",
+];
+
+describe("downloads", () => {
+  let folder: string;
+  let archive: Buffer;
+  let server: Server;
+  /** Ranges that were asked for; "" where none was. */
+  let asked: string[];
+  /** How the next request is answered; default: as a server does that knows ranges. */
+  let answer: ((request: IncomingMessage, response: ServerResponse) => void) | undefined;
+
+  const options = () => ({
+    dataDir: path.join(folder, "data"),
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/cifar.tar.gz`,
+    md5: createHash("md5").update(archive).digest("hex"),
+  });
+  const part = () => path.join(folder, "data", "cifar-10-binary.tar.gz.part");
+
+  function serve(request: IncomingMessage, response: ServerResponse): void {
+    const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? "");
+    const start = range ? Number(range[1]) : 0;
+    if (start >= archive.length) {
+      response.writeHead(416).end();
+      return;
+    }
+    const headers = {
+      "content-length": archive.length - start,
+      "content-range": `bytes ${start}-${archive.length - 1}/${archive.length}`,
+    };
+    response.writeHead(range ? 206 : 200, headers).end(archive.subarray(start));
+  }
+
+  before(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), "revnet-download-"));
+    const inside = path.join(folder, "cifar-10-batches-bin");
+    await mkdir(inside);
+    for (const [i, name] of FILES.entries()) {
+      // Noise, so that compression leaves something to break off.
+      const record = Buffer.alloc(3073, createHash("sha256").update(name).digest());
+      record[0] = i;
+      await writeFile(path.join(inside, name), record);
+    }
+    await writeFile(path.join(inside, "batches.meta.txt"), Array.from({ length: 10 }, (_, i) => `kind-${i}\n`).join(""));
+    await writeFile(path.join(inside, "readme.html"), "not wanted");
+    await tar.c({ gzip: true, file: path.join(folder, "made.tar.gz"), cwd: folder }, ["cifar-10-batches-bin"]);
+    archive = await readFile(path.join(folder, "made.tar.gz"));
+    server = createServer((request, response) => {
+      asked.push(request.headers.range ?? "");
+      const given = answer ?? serve;
+      answer = undefined;
+      given(request, response);
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  });
+  after(async () => {
+    server.closeAllConnections();
+    server.close();
+    await rm(folder, { recursive: true });
+  });
+  beforeEach(async () => {
+    asked = [];
+    answer = undefined;
+    await rm(path.join(folder, "data"), { recursive: true, force: true });
+  });
+
+  it("fetch, check and unpack a data set that then opens, with progress, and only once", async () => {
+    const seen: (number | undefined)[][] = [];
+    const result = await downloadDataset("cifar-10", { ...options(), onProgress: (...figures) => seen.push(figures) });
+    expect(result.bytes).to.equal(archive.length);
+    expect(seen.at(-1)).to.deep.equal([archive.length, archive.length]);
+    expect((await readdir(options().dataDir)).sort()).to.deep.equal(["batches.meta.txt", ...FILES].sort());
+    const dataset = await openDataset("cifar-10", { dataDir: options().dataDir });
+    expect([dataset.train.count, dataset.test.count, dataset.classes[9]]).to.deep.equal([5, 1, "kind-9"]);
+    expect((await downloadDataset("cifar-10", options())).bytes).to.equal(0);
+    expect(asked).to.deep.equal([""]);
+  });
+
+  it("go on where a connection broke off", async () => {
+    answer = (_, response) => {
+      response.writeHead(200, { "content-length": archive.length });
+      response.write(archive.subarray(0, 100), () => setTimeout(() => response.destroy(), 100));
+    };
+    const { bytes } = await downloadDataset("cifar-10", options());
+    expect(asked[0]).to.equal("");
+    expect(asked[1]).to.match(/^bytes=100-$/);
+    expect(bytes).to.equal(archive.length - 100);
+  });
+
+  it("go on where an earlier call left off, also with nothing left to fetch", async () => {
+    for (const have of [150, archive.length]) {
+      asked = [];
+      await rm(path.join(folder, "data"), { recursive: true, force: true });
+      await mkdir(path.join(folder, "data"));
+      await writeFile(part(), archive.subarray(0, have));
+      const result = await downloadDataset("cifar-10", options());
+      expect(asked).to.deep.equal([`bytes=${have}-`]);
+      expect(result.resumedFrom).to.equal(have);
+    }
+  });
+
+  it("begin anew where the server knows no ranges", async () => {
+    await mkdir(path.join(folder, "data"));
+    await writeFile(part(), "something else entirely");
+    answer = (_, response) => void response.writeHead(200, { "content-length": archive.length }).end(archive);
+    await downloadDataset("cifar-10", options());
+    expect(asked).to.have.length(1);
+  });
+
+  it("refuse what has another checksum, and remove it", async () => {
+    await mkdir(path.join(folder, "data"));
+    await writeFile(part(), Buffer.alloc(150));
+    expect(await rejection(downloadDataset("cifar-10", options()), "ERR_INVALID_DATA"))
+      .to.include(options().md5)
+      .and.include("begins anew");
+    expect(await readdir(path.join(folder, "data"))).to.deep.equal([]);
+    expect((await downloadDataset("cifar-10", options())).bytes).to.equal(archive.length);
+  });
+
+  it("say what the network or the server did", async () => {
+    answer = (_, response) => void response.writeHead(404).end();
+    expect(await rejection(downloadDataset("cifar-10", options()), "ERR_NETWORK")).to.include("404 Not Found");
+    const nobody = await rejection(downloadDataset("cifar-10", { ...options(), url: "http://127.0.0.1:1/x" }), "ERR_NETWORK");
+    expect(nobody).to.include("3 times");
+    await rejection(downloadDataset("cifar-10", { ...options(), url: "ftp://x" }), "ERR_INVALID_ARGUMENT");
+    await rejection(downloadDataset("cifar-10", { ...options(), md5: "12" }), "ERR_INVALID_ARGUMENT");
+    await rejection(downloadDataset("mnist" as "cifar-10", options()), "ERR_INVALID_ARGUMENT");
+  });
+
+  it("take silence for a failure, and try again", async () => {
+    answer = () => {};
+    await downloadDataset("cifar-10", { ...options(), timeout: 200 });
+    expect(asked).to.deep.equal(["", ""]);
+  });
+
+  it("can be aborted, and keep what is there", async () => {
+    const controller = new AbortController();
+    answer = (_, response) => {
+      response.writeHead(200, { "content-length": archive.length });
+      response.write(archive.subarray(0, 120), () => setTimeout(() => controller.abort(), 100));
+    };
+    await rejection(downloadDataset("cifar-10", { ...options(), signal: controller.signal }), "ERR_ABORTED");
+    expect(await readFile(part())).to.deep.equal(archive.subarray(0, 120));
+  });
+
+  it("write nothing outside the folder, whatever the archive holds", async () => {
+    const good = archive;
+    try {
+      await writeFile(path.join(folder, "test_batch.bin"), "stray");
+      await tar.c(
+        { gzip: true, file: path.join(folder, "bad.tar.gz"), cwd: path.join(folder, "cifar-10-batches-bin"), preservePaths: true },
+        ["../test_batch.bin"],
+      );
+      archive = await readFile(path.join(folder, "bad.tar.gz"));
+      await rejection(downloadDataset("cifar-10", options()), "ERR_INVALID_DATA");
+      expect((await readdir(options().dataDir)).filter((name) => !name.endsWith(".part"))).to.deep.equal([]);
+    } finally {
+      archive = good;
+    }
+  });
+});

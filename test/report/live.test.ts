@@ -1,0 +1,315 @@
+/** The live page: who gets it, and what a browser shows while a run trains, is resumed and ends. */
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { type OutgoingHttpHeaders, request } from "node:http";
+import { networkInterfaces, tmpdir } from "node:os";
+import path from "node:path";
+import { expect } from "chai";
+import { type Browser, chromium, type Page } from "playwright-core";
+import { type TrainingEvent, type TrainOptions, trainRevNet } from "../../lib/index.js";
+import { contentOf } from "../../lib/report/content.js";
+import { html } from "../../lib/report/html.js";
+import { LiveRun } from "../../lib/report/live.js";
+import { LiveServer } from "../../lib/report/live-server.js";
+import { readRun } from "../../lib/report/run-files.js";
+import { rejection } from "../support/errors.js";
+import { DEVICES, TINY_REVNET, tinyDataset } from "../support/tiny.js";
+import { HOSTILE, writeRun } from "./fixtures.js";
+
+const CANDIDATES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const executablePath = [process.env.CHROMIUM ?? "", ...CANDIDATES].find((file) => file !== "" && existsSync(file));
+const ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"];
+
+const options = (overrides: Partial<TrainOptions> = {}): TrainOptions => ({
+  model: TINY_REVNET,
+  data: tinyDataset(),
+  device: DEVICES.includes("cpu") ? "cpu" : "reference",
+  threads: 1,
+  batchSize: 16,
+  // Many more events than a run is ahead of a loop over them: it waits there for what the page shows.
+  steps: 300,
+  validateEvery: 50,
+  verifyEvery: 50,
+  ui: true,
+  ...overrides,
+});
+
+interface Answer {
+  status: number;
+  type: string | undefined;
+  text: string;
+}
+
+/** With headers that `fetch` would not let through. The path of `url` is sent as it is. */
+async function get(url: string, headers: OutgoingHttpHeaders = {}, method = "GET"): Promise<Answer> {
+  const { hostname, port, origin } = new URL(url);
+  const asked = request({ hostname, port, path: url.slice(origin.length), headers, method, agent: false });
+  asked.end();
+  const [response] = await once(asked, "response");
+  let text = "";
+  for await (const piece of response.setEncoding("utf8")) text += piece;
+  return { status: response.statusCode, type: response.headers["content-type"], text };
+}
+
+describe("the live page's server", () => {
+  let server: LiveServer;
+  let content = { parts: [{ id: "state", html: html`<p>${HOSTILE}</p>` }], charts: [] };
+  before(async () => {
+    server = await LiveServer.open(0, HOSTILE, () => content);
+  });
+  after(() => server.close());
+
+  const at = (change: (url: URL) => void) => {
+    const url = new URL(server.url);
+    change(url);
+    return url.href;
+  };
+
+  it("gives the page to whoever has its address, and escapes what is in it", async () => {
+    const { status, type, text } = await get(server.url);
+    expect(status).to.equal(200);
+    expect(type).to.equal("text/html; charset=utf-8");
+    expect(text).to.include("connect-src &#39;self&#39;").and.include("default-src &#39;none&#39;");
+    expect(text).to.not.include("<script>window.injected");
+    expect(text).to.not.include(new URL(server.url).searchParams.get("token"));
+    expect(
+      (await get(server.url.replace("127.0.0.1", "localhost"), { Host: `localhost:${new URL(server.url).port}` })).status,
+    ).to.equal(200);
+  });
+
+  it("has another token each time", async () => {
+    const other = await LiveServer.open(0, "x", () => content);
+    const token = (url: string) => new URL(url).searchParams.get("token");
+    expect(token(other.url))
+      .to.match(/^[0-9a-f]{32}$/)
+      .and.not.equal(token(server.url));
+    await other.close();
+  });
+
+  it("refuses requests without the token", async () => {
+    for (const token of [undefined, "", "0".repeat(32), `${new URL(server.url).searchParams.get("token")}0`])
+      for (const pathname of ["/", "/events"]) {
+        const url = at((one) => {
+          one.pathname = pathname;
+          if (token === undefined) one.searchParams.delete("token");
+          else one.searchParams.set("token", token);
+        });
+        const { status, text } = await get(url);
+        expect(status, `${pathname} ${token}`).to.equal(403);
+        expect(text).to.include("token");
+      }
+  });
+
+  it("refuses foreign hosts and origins, also with the token", async () => {
+    const { port } = new URL(server.url);
+    for (const Host of ["example.org", `example.org:${port}`, "127.0.0.1", "127.0.0.1:1", `127.0.0.1.example.org:${port}`])
+      expect((await get(server.url, { Host })).status, Host).to.equal(403);
+    for (const Origin of ["http://example.org", "null", `https://127.0.0.1:${port}`, "http://127.0.0.1:1"])
+      expect((await get(server.url, { Origin })).status, Origin).to.equal(403);
+    expect((await get(server.url, { Origin: `http://127.0.0.1:${port}` })).status).to.equal(200);
+  });
+
+  it("has nothing else, takes nothing, and survives nonsense", async () => {
+    const { search, origin } = new URL(server.url);
+    expect((await get(at((url) => (url.pathname = "/etc/passwd")))).status).to.equal(404);
+    expect((await get(server.url, {}, "POST")).status).to.equal(405);
+    for (const target of [`//${search}`, `/%${search}`, `/../../etc/passwd${search}`])
+      expect((await get(origin + target)).status, target).to.be.within(403, 404);
+  });
+
+  it("listens on the loopback interface alone", async function () {
+    const outside = Object.values(networkInterfaces())
+      .flat()
+      .find((one) => one && !one.internal && one.family === "IPv4");
+    if (!outside) return this.skip();
+    const failed = await get(at((url) => (url.hostname = outside.address))).catch((error: NodeJS.ErrnoException) => error.code);
+    expect(failed).to.equal("ECONNREFUSED");
+  });
+
+  it("sends what has changed, and ends", async () => {
+    const own = await LiveServer.open(0, "x", () => content);
+    const stream = get(own.url.replace("/?", "/events?"));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    content = { parts: [{ id: "state", html: html`<p>other</p>` }], charts: [] };
+    own.changed();
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await own.close();
+    const { type, text } = await stream;
+    expect(type).to.equal("text/event-stream");
+    expect(text.match(/^event: .*$/gm)).to.deep.equal(["event: update", "event: update", "event: end"]);
+    const [first, second] = text.match(/^data: .*$/gm)!.map((line) => JSON.parse(line.slice(6)));
+    expect(first.parts[0].html).to.include("&lt;/script&gt;");
+    expect(second.parts).to.deep.equal([{ id: "state", html: "<p>other</p>" }]);
+    await get(own.url).then(
+      () => expect.fail("still there"),
+      (error) => expect(error.code).to.equal("ECONNREFUSED"),
+    );
+  });
+
+  it("says so where the port is taken, before anything is trained", async () => {
+    const port = Number(new URL(server.url).port);
+    const events: TrainingEvent[] = [];
+    const run = trainRevNet(options({ ui: { port } }));
+    const loop = (async () => {
+      for await (const event of run) events.push(event);
+    })();
+    expect(await rejection(loop, "ERR_UI")).to.include(String(port));
+    expect(events).to.deep.equal([]);
+    for (const ui of [{ port: -1 }, { port: 70_000 }, { prot: 1 }, 5])
+      await rejection(trainRevNet(options({ ui } as object)), "ERR_INVALID_ARGUMENT");
+  });
+});
+
+describe("the live page's content", () => {
+  it("is the report's, with figures of the moment", async () => {
+    const folder = await mkdtemp(path.join(tmpdir(), "revnet-live-"));
+    await writeRun(folder);
+    const files = await readRun(folder);
+    await rm(folder, { recursive: true });
+    const { memory } = files.summary!;
+    const { config, settings } = files;
+    const live = new LiveRun({ folder, config, settings, memory, resumedFrom: 0 });
+    for (const row of files.steps) live.take({ type: "step", ...row });
+    live.take({ type: "validation", step: 20, loss: Number.NaN, error: 0.25 });
+    live.take({ type: "outOfRange", step: 20, count: 7 });
+    const { parts, charts } = live.content();
+    const text = parts.map((part) => part.html.source).join("");
+    expect(text).to.include("20 of 20").and.include("100.00 %").and.include("500 images/s").and.include("out of range");
+    const written = contentOf(files).charts.find(({ id }) => id === "learning-rate");
+    expect(charts.find(({ id }) => id === "learning-rate")).to.deep.equal(written);
+    expect(JSON.stringify(charts)).to.not.include("NaN");
+  });
+
+  it("takes little time to make for a run of 600,000 steps", () => {
+    const config = { model: { name: "x", units: [1] }, batchSize: 1, steps: 600_000 };
+    const memory = { parameters: 0, gradients: 0, optimizer: 0, activations: 0, workspace: 0, data: 0, total: 0 };
+    const live = new LiveRun({ folder: undefined, config, settings: {}, memory, resumedFrom: 0 });
+    for (let step = 1; step <= 600_000; ++step)
+      live.take({ type: "step", step, loss: 1, error: 0.5, learningRate: 0.1, milliseconds: 1 });
+    live.content();
+    const start = performance.now();
+    live.content();
+    const milliseconds = performance.now() - start;
+    console.log(`      ${milliseconds.toFixed(0)} ms`);
+    expect(milliseconds).to.be.lessThan(500);
+  });
+});
+
+describe(`the live page in a browser${executablePath ? "" : " (left out: no Chromium; CHROMIUM=/path/to/one names it)"}`, function () {
+  this.timeout(180_000);
+  let browser: Browser;
+  let folder: string;
+
+  before(async function () {
+    if (!executablePath) return this.skip();
+    browser = await chromium.launch({ executablePath, args: ARGUMENTS });
+  });
+  after(() => browser?.close());
+  beforeEach(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), "revnet-live-"));
+  });
+  afterEach(() => rm(folder, { recursive: true }));
+
+  const requests: string[] = [];
+  const complaints: string[] = [];
+  async function open(url: string, width: number): Promise<Page> {
+    const page = await browser.newPage({ viewport: { width, height: 900 } });
+    page.on("request", (one) => requests.push(one.url()));
+    page.on("console", (message) => complaints.push(message.text()));
+    page.on("pageerror", (error) => complaints.push(error.message));
+    await page.goto(url);
+    return page;
+  }
+
+  /** Waits in this process: the page's policy forbids what the browser's driver would wait with. */
+  async function until(page: Page, condition: string): Promise<void> {
+    const end = performance.now() + 30_000;
+    while (!(await page.evaluate(condition))) {
+      if (performance.now() > end)
+        throw new Error(`in vain: ${condition}; the page says: ${await page.evaluate("document.body.innerText")}`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  /** What is evaluated in the page, as text, since these tests are compiled without the browser's types. */
+  const points = (id: string) => `document.getElementById("chart-${id}")?.dataset.points`;
+  const text = (part: string) => `document.querySelector('[data-part="${part}"]')?.textContent ?? ""`;
+
+  for (const width of [1280, 390])
+    it(`follows a run, its resume and its end, on ${width} pixels`, async () => {
+      [requests.length, complaints.length] = [0, 0];
+      const controller = new AbortController();
+      const pages: Page[] = [];
+      let first = "";
+      const stopped = trainRevNet(options({ outDir: folder, checkpointEvery: 100, signal: controller.signal }));
+      const watch = async () => {
+        for await (const event of stopped) {
+          if (event.type === "ui") {
+            first = event.url;
+            pages.push(await open(event.url, width));
+            expect(await pages[0]!.evaluate(text("tiles"))).to.include("of 300");
+          }
+          if (event.type === "step" && event.step === 60) {
+            await until(pages[0]!, `/^([6-9]\\d|1\\d\\d) \\d+ [123]$/.test(${points("loss")})`);
+            await until(pages[0]!, `/^[123]$/.test(${points("verification-error")})`);
+            await until(pages[0]!, `${points("memory-depth")} === "3 3"`);
+            expect(await pages[0]!.evaluate("document.documentElement.scrollWidth")).to.equal(width);
+            expect(await pages[0]!.evaluate("document.querySelectorAll('.uplot').length"), "charts over older ones").to.equal(7);
+            controller.abort();
+          }
+        }
+      };
+      await rejection(watch(), "ERR_ABORTED");
+      await until(pages[0]!, `/The run was stopped after \\d+ steps/.test(${text("state")})`);
+
+      const resumed = trainRevNet(options({ outDir: folder, checkpointEvery: 100, resume: true }));
+      for await (const event of resumed)
+        if (event.type === "ui") {
+          expect(event.url).to.not.equal(first);
+          const page = await open(event.url, width);
+          pages.push(page);
+          const shown = Number(((await page.evaluate(points("loss"))) as string).split(" ")[0]);
+          expect(shown, "steps before the resume").to.be.within(60, 299);
+          expect(await page.evaluate(text("state"))).to.match(/since step \d+ after a resume/);
+        }
+      const { network } = await resumed;
+      network.dispose();
+      await until(pages[1]!, "document.documentElement.dataset.ended !== undefined");
+      const state = await pages[1]!.evaluate(text("state"));
+      expect(state).to.include("The run is complete.").and.include(path.join(folder, "report.html"));
+      // What the report shows beyond the curves is there too.
+      expect(await pages[1]!.evaluate(points("loss"))).to.equal("300 300 6");
+      expect(await pages[1]!.evaluate(points("reconstruction"))).to.equal("2");
+      expect(await pages[1]!.evaluate("document.querySelectorAll('.confusion tbody tr').length")).to.equal(4);
+      expect(await pages[1]!.evaluate("document.documentElement.scrollWidth")).to.equal(width);
+      const outside = requests.filter((url) => !/^(http:\/\/127\.0\.0\.1:\d+\/(events)?\?token=|data:)/.test(url));
+      expect(outside).to.deep.equal([]);
+      expect(complaints).to.deep.equal([]);
+      for (const page of pages) await page.close();
+    });
+
+  it("keeps what was opened in it, and says when the run is gone", async () => {
+    [requests.length, complaints.length] = [0, 0];
+    const details = html`<details><summary>more</summary>text</details>`;
+    let step = 1;
+    const server = await LiveServer.open(0, "x", () => ({
+      parts: [
+        { id: "state", html: html`<p>${step}</p>` },
+        { id: "table", html: html`${details}<p>${step}</p>` },
+      ],
+      charts: [],
+    }));
+    const page = await open(server.url, 800);
+    await page.click("summary");
+    step = 2;
+    server.changed();
+    await until(page, `${text("state")} === "2"`);
+    expect(await page.evaluate(`document.querySelector("[data-part=table] details").open`)).to.equal(true);
+    await until(page, `(${text("table")}).endsWith("2")`);
+    await page.route("**/*", (route) => route.abort());
+    await server.close();
+    expect(await page.evaluate("document.querySelector('.unreachable')"), "after a proper end").to.equal(null);
+    await page.close();
+  });
+});
