@@ -1,26 +1,25 @@
 /** Keeps a live page up to date: takes what the run sends and replaces the parts that have changed. */
 (() => {
   const main = document.querySelector("main");
-  const shown = new Map();
 
-  /** Parts in their order; those whose text is the same are left alone, so that what was opened in them stays open. */
+  /** Parts in their order; those whose text is the same are left alone, so that what was opened in them stays open, and a click on them finds them. */
   function show({ parts, charts }) {
     let before = null;
-    for (const { id, html } of parts) {
+    for (const { id, version, html } of parts) {
       let place = main.querySelector(`[data-part="${id}"]`);
       if (!place) {
         place = document.createElement("div");
         place.dataset.part = id;
         (before ?? main.querySelector("h1")).after(place);
       }
-      if (shown.get(id) !== html) {
+      if (place.dataset.version !== version) {
         const opened = [...place.querySelectorAll("details")].map((details) => details.open);
         place.innerHTML = html;
         place.querySelectorAll("details").forEach((details, i) => {
           details.open = opened[i] ?? false;
         });
       }
-      shown.set(id, html);
+      place.dataset.version = version;
       before = place;
     }
     document.dispatchEvent(new CustomEvent("charts", { detail: charts }));

@@ -136,16 +136,19 @@ const RENAMED: Readonly<Record<string, string>> = { outDir: "out", optimizer: "l
 
 /**
  * The same error in the names of the command's flags: `batchSize: expected ...` becomes `--batch-size: expected ...`. An option is
- * recognised at the beginning of the message, and elsewhere where no English word could be meant; what stands in quotes is left alone.
+ * recognised at the beginning of the message, as `resume: true` anywhere, and elsewhere where no English word could be meant; what
+ * stands in quotes is left alone.
  */
 export function withFlags(error: RevNetError, { flags }: Command): RevNetError {
   const flagOf = new Map(Object.keys(flags).map((flag) => [camel(flag), `--${flag}`]));
   for (const [option, flag] of Object.entries(RENAMED)) if (Object.hasOwn(flags, flag)) flagOf.set(option, `--${flag}`);
   const rename = (option: string) => flagOf.get(option) ?? option;
   const unquoted = (text: string) =>
-    text.replace(/(?<![-\w./])(?:optimizer\.)?([a-z]+[A-Z][A-Za-z]*)(?![\w/])/g, (word, option: string) =>
-      flagOf.has(option) ? rename(option) : word,
-    );
+    text
+      .replace(/(?<![-\w./])([a-z][A-Za-z]*): true\b/g, (setting, option: string) => flagOf.get(option) ?? setting)
+      .replace(/(?<![-\w./])(?:optimizer\.)?([a-z]+[A-Z][A-Za-z]*)(?![\w/])/g, (word, option: string) =>
+        flagOf.has(option) ? rename(option) : word,
+      );
   const message = error.message
     .replace(/^[a-z][A-Za-z]*(, [a-z][A-Za-z]*)*(?=:)/, (options) => options.split(", ").map(rename).join(", "))
     .split(/('[^']*')/)

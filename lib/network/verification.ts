@@ -134,7 +134,8 @@ export function larger(a: MemoryReport, b: MemoryReport): MemoryReport {
   return { ...a, activations, workspace, total: a.total - a.activations - a.workspace + activations + workspace };
 }
 
-async function cosine(a: RealArray, b: RealArray): Promise<number> {
+/** Of the angle between them; 1 where both are zero. @internal */
+export async function cosine(a: RealArray, b: RealArray): Promise<number> {
   const pacer = new Pacer();
   let [dot, ofA, ofB] = [0, 0, 0];
   for (let first = 0; first < a.length; first += 1 << 18) {

@@ -1,6 +1,7 @@
 /** The line charts of a report, as data: assets/report.js draws them. */
 import type { Analysis } from "./analysis.js";
 import type { RunFiles, StepRow, VerificationRow } from "./run-files.js";
+import { meanOf } from "./thinned.js";
 
 type Column = (number | null)[];
 
@@ -34,34 +35,19 @@ export const MAX_POINTS = 1500;
 /** One step of the fixed-point streams. */
 const STREAM_STEP = 2 ** -22;
 
-interface Bin {
-  /** Its last step. */
-  step: number;
-  loss: number | null;
-  error: number;
-  learningRate: number;
+interface Bin extends StepRow {
   imagesPerSecond: number | null;
 }
 
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-
-/** Means over `size` steps each, so that there are at most MAX_POINTS. */
+/** Means over `size` rows each, so that there are at most MAX_POINTS. */
 function bins(steps: readonly StepRow[], batchSize: number): { bins: Bin[]; size: number } {
   const size = Math.max(1, Math.ceil(steps.length / MAX_POINTS));
   const starts = Array.from({ length: Math.ceil(steps.length / size) }, (_, i) => i * size);
   return {
     size,
     bins: starts.map((start) => {
-      const rows = steps.slice(start, start + size);
-      const losses = rows.map(({ loss }) => loss).filter((loss) => loss !== null);
-      const milliseconds = mean(rows.map((row) => row.milliseconds));
-      return {
-        step: rows.at(-1)!.step,
-        loss: losses.length > 0 ? mean(losses) : null,
-        error: mean(rows.map((row) => row.error)),
-        learningRate: rows.at(-1)!.learningRate,
-        imagesPerSecond: milliseconds > 0 ? (1000 * batchSize) / milliseconds : null,
-      };
+      const row = meanOf(steps.slice(start, start + size));
+      return { ...row, imagesPerSecond: row.milliseconds > 0 ? (1000 * batchSize) / row.milliseconds : null };
     }),
   };
 }
@@ -94,21 +80,20 @@ export function stepCharts(runs: readonly RunFiles[], names: readonly string[]):
   const alone = runs.length === 1;
   const curves = runs.map((run, i) => {
     const binned = bins(run.steps, run.config.batchSize);
+    const size = binned.size * (run.stepsEach ?? 1);
     const x = binned.bins.map(({ step }) => step);
     const validated = run.validations.map(({ step }) => step);
     // Alone, training and test have colours of their own; of several runs, each has one.
     const [training, test] = alone ? [0, 1] : [i, i];
     const label = (what: string) => (alone ? what : `${names[i]}, ${what}`);
     const both = (values: Column, tested: Column): Series[] => [
-      ...(alone
-        ? [{ label: binned.size > 1 ? "each point" : "each step", color: training, style: "faint" as const, x, y: values }]
-        : []),
+      ...(alone ? [{ label: size > 1 ? "each point" : "each step", color: training, style: "faint" as const, x, y: values }] : []),
       { label: label("training"), color: training, style: "line", x, y: smooth(values) },
       { label: label("test"), color: test, style: "dots", x: validated, y: tested },
     ];
     const one = (what: string, y: Column): Series => ({ label: alone ? what : names[i]!, color: training, style: "line", x, y });
     return {
-      size: binned.size,
+      size,
       loss: both(
         binned.bins.map(({ loss }) => loss),
         run.validations.map(({ loss }) => loss),

@@ -8,7 +8,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RevNetError } from "../errors.js";
-import type { Content } from "./content.js";
+import type { Content, Part } from "./content.js";
 import { html } from "./html.js";
 import { page } from "./page.js";
 
@@ -28,6 +28,8 @@ const HEADERS = {
   "X-Content-Type-Options": "nosniff",
 };
 
+/** Which text a part has: what a browser already shows is not replaced. */
+const version = ({ html }: Part) => createHash("sha256").update(html.source).digest("hex").slice(0, 16);
 const digest = (text: string) => createHash("sha256").update(text).digest();
 
 export class LiveServer {
@@ -112,7 +114,7 @@ export class LiveServer {
     if (url.pathname === "/events") return this.#listen(response);
     if (url.pathname !== "/") return refuse(response, 404, "there is nothing here");
     const { parts, charts } = this.#content();
-    const wrapped = parts.map((part) => html`<div data-part="${part.id}">${part.html}</div>\n`);
+    const wrapped = parts.map((part) => html`<div data-part="${part.id}" data-version="${version(part)}">${part.html}</div>\n`);
     const text = await page(this.#title, wrapped, charts, true);
     response.writeHead(200, { ...HEADERS, "Content-Type": "text/html; charset=utf-8" }).end(text);
   }
@@ -127,7 +129,10 @@ export class LiveServer {
 
   #message(type: "update" | "end"): string {
     const { parts, charts } = this.#content();
-    const data = JSON.stringify({ parts: parts.map((part) => ({ id: part.id, html: part.html.source })), charts });
+    const data = JSON.stringify({
+      parts: parts.map((part) => ({ id: part.id, version: version(part), html: part.html.source })),
+      charts,
+    });
     return `event: ${type}\ndata: ${data}\n\n`;
   }
 

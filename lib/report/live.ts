@@ -2,11 +2,13 @@
 import type { MemoryReport } from "../native/index.js";
 import { bytes, duration, percent } from "../text.js";
 import { type DepthPlan, planDepths } from "./analysis.js";
+import { MAX_POINTS } from "./charts.js";
 import { type Content, contentOf } from "./content.js";
 import { type Html, html } from "./html.js";
 import type { Task } from "./memory-worker.js";
-import { noRows, type RunFiles, readRun, type StepRow, type ValidationRow, type VerificationRow } from "./run-files.js";
+import { type RunFiles, readRun, type StepRow, type ValidationRow, type VerificationRow } from "./run-files.js";
 import { figure, percentage, type Tile, tileList, whole } from "./sections.js";
+import { ThinnedSteps } from "./thinned.js";
 
 /** Steps over which loss and throughput are averaged. */
 const HORIZON = 20;
@@ -37,7 +39,12 @@ type LiveRecord =
 
 export class LiveRun {
   readonly #options: LiveRunOptions;
-  readonly #rows = noRows();
+  /** Making the page is to hold nothing up, so its charts are not made of all steps of a long run. */
+  readonly #steps = new ThinnedSteps(2 * MAX_POINTS);
+  /** The last ones. */
+  readonly #recent: StepRow[] = [];
+  readonly #validations: ValidationRow[] = [];
+  readonly #verifications: VerificationRow[] = [];
   #outOfRange = 0;
   #broken = 0;
   #plans: DepthPlan[] = [];
@@ -56,13 +63,13 @@ export class LiveRun {
   take(record: LiveRecord): void {
     switch (record.type) {
       case "step":
-        this.#rows.steps.push({ ...record, loss: finite(record.loss) });
+        this.#takeStep({ ...record, loss: finite(record.loss) });
         break;
       case "validation":
-        this.#rows.validations.push({ ...record, loss: finite(record.loss) });
+        this.#validations.push({ ...record, loss: finite(record.loss) });
         break;
       case "verification":
-        this.#rows.verifications.push({
+        this.#verifications.push({
           ...record,
           maxError: finite(record.maxError),
           cosine: finite(record.cosine),
@@ -78,6 +85,12 @@ export class LiveRun {
     }
   }
 
+  #takeStep(row: StepRow): void {
+    this.#steps.push(row);
+    this.#recent.push(row);
+    if (this.#recent.length > HORIZON) this.#recent.shift();
+  }
+
   /** From now on it shows how the run ended, and what a report shows of the files that it has written. */
   async end(ending: Ending): Promise<void> {
     this.#ending = ending;
@@ -87,10 +100,9 @@ export class LiveRun {
 
   content(): Content {
     const { folder = "", settings, config } = this.#options;
+    const rows = { ...this.#steps.rows, validations: this.#validations, verifications: this.#verifications };
     const analysis = { classes: [], evaluation: null, reconstruction: null, memory: this.#plans };
-    const content = contentOf(
-      this.#files ?? { folder, config, settings, ...this.#rows, torn: false, summary: undefined, analysis },
-    );
+    const content = contentOf(this.#files ?? { folder, config, settings, ...rows, torn: false, summary: undefined, analysis });
     const own: { [id: string]: Html | undefined } = { state: this.#state(), tiles: this.#files ? undefined : this.#tiles() };
     return { ...content, parts: content.parts.map((part) => ({ ...part, html: own[part.id] ?? part.html })) };
   }
@@ -109,14 +121,13 @@ export class LiveRun {
 
   #tiles(): Html {
     const { config, memory, settings } = this.#options;
-    const { steps, validations } = this.#rows;
-    const recent = steps.slice(-HORIZON);
+    const recent = this.#recent;
     const mean = (value: (row: StepRow) => number | null) =>
       recent.length === 0 ? Number.NaN : recent.reduce((sum, row) => sum + (value(row) ?? Number.NaN), 0) / recent.length;
-    const done = steps.at(-1)?.step ?? 0;
+    const done = recent.at(-1)?.step ?? 0;
     const milliseconds = mean((row) => row.milliseconds);
     const eta = recent.length > 0 ? `, about ${duration((config.steps - done) * milliseconds)} to go` : "";
-    const test = validations.at(-1);
+    const test = this.#validations.at(-1);
     const stored = this.#plans.find(({ factor }) => factor === 1)?.stored.activations ?? 0;
     const ratio =
       settings.verifyEvery !== undefined

@@ -59,6 +59,8 @@ export interface RunFiles {
   /** All of config.json, for showing. */
   settings: Record<string, unknown>;
   steps: StepRow[];
+  /** How many steps each of `steps` is the mean of; absent: one. */
+  stepsEach?: number;
   validations: ValidationRow[];
   verifications: VerificationRow[];
   /** Whether the last line of metrics.jsonl is incomplete, as a run leaves it that is ended while writing. */

@@ -47,7 +47,7 @@ export class Keeper {
     if (last === undefined) return;
     throw new RevNetError(
       "ERR_RUN_EXISTS",
-      `'${this.folder.folder}' holds checkpoints of a run, the last one '${last}': resume it (resume: true, or --resume), ` +
+      `'${this.folder.folder}' holds checkpoints of a run, the last one '${last}': resume it (resume: true), ` +
         "or give a new run another outDir",
     );
   }

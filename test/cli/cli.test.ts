@@ -258,6 +258,14 @@ describe("the command line", function () {
     expect(await readdir(path.join(out, "checkpoints"))).to.include(name);
   });
 
+  it("tells of an earlier run in the names of flags", async () => {
+    const args = ["train", "--data", "shapes", "--train-count", "8", "--test-count", "2", "--batch-size", "4", "--steps", "1"];
+    expect((await revnet(...args, "--out", file("twice"))).status).to.equal(0);
+    const { status, stderr } = await revnet(...args, "--out", file("twice"));
+    expect(status).to.equal(1);
+    expect(stderr).to.include("resume it (--resume), or give a new run another --out");
+  });
+
   it("refuses a folder that cannot be made, and does not wait for it for ever", async () => {
     const { status, stderr } = await revnet(...train("--steps", "1", "--out", "/proc/revnet/run"));
     expect(status).to.equal(1);

@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { promisify } from "node:util";
 import { expect } from "chai";
 import { picture, writeClasses } from "../support/pictures.js";
 
@@ -50,6 +51,28 @@ describe("revnet data", () => {
     const { train } = JSON.parse(stdout);
     expect(train.images).to.equal(5000);
     expect(train.perClass).to.deep.equal(new Array(10).fill(500));
+  });
+
+  it("says what to install where sharp is missing", async () => {
+    const hide = file("hide-sharp.cjs");
+    await writeFile(
+      hide,
+      `const Module = require("node:module");
+       const resolve = Module._resolveFilename;
+       Module._resolveFilename = (name, ...rest) => resolve(name === "sharp" ? "sharp-that-is-not-there" : name, ...rest);`,
+    );
+    for (const args of [
+      ["train", "--model", "revnet-38", "--data", "image-folder", "--data-dir", images, "--batch-size", "4", "--steps", "1"],
+      ["data", "inspect", "image-folder", "--data-dir", images],
+      ["data", "pack", "image-folder", "--data-dir", images, "--size", "16"],
+    ]) {
+      const failed = await promisify(execFile)(process.execPath, ["--require", hide, MAIN, ...args]).catch((error) => error);
+      expect(failed.stderr, args[0]).to.match(/^revnet: .*`npm install sharp` \(Cannot find module 'sharp-that-is-not-there'\)\n$/);
+      expect(failed.code).to.equal(1);
+    }
+    // What needs no image files works without.
+    const inMemory = ["data", "inspect", "shapes", "--json"];
+    expect((await promisify(execFile)(process.execPath, ["--require", hide, MAIN, ...inMemory])).stdout).to.include("5000");
   });
 
   it("packs a folder; trains on it, evaluates and predicts with the classes' names", async () => {

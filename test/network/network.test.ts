@@ -120,6 +120,24 @@ onEveryDevice("a network", ({ options, exact }) => {
     other.dispose();
   });
 
+  it("trains on bytes that come with each step as on a data set", async () => {
+    const split = randomSplit(spec, 9);
+    const other = roughNetwork(spec, options);
+    const settings = { learningRate: 0.1, momentum: 0.9, weightDecay: 1e-3, seed: 4 };
+    const indices = Int32Array.of(8, 0, 3, 5);
+    const one = await network.prepareTraining({ batchSize: 4, data: split });
+    const two = await other.prepareTraining({ batchSize: 4, bytes: true });
+    const images = Uint8Array.from([...indices].flatMap((i) => [...split.images.subarray(192 * i, 192 * (i + 1))]));
+    for (let step = 0; step < 3; ++step) {
+      const a = await one.run({ ...settings, step, indices });
+      const b = await two.run({ ...settings, step, images, labels: Array.from(indices, (i) => split.labels[i]!) });
+      expect(a).to.deep.equal(b);
+    }
+    await Promise.all([network.refreshParameters(), other.refreshParameters()]);
+    expect(network.weightsSha256()).to.equal(other.weightsSha256());
+    other.dispose();
+  });
+
   it("keeps a data set on the device once", async () => {
     const split = randomSplit(spec, 64);
     const first = await network.prepareTraining({ batchSize: 4, data: split });

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
 import { memoryPlan, type TrainingEvent, type TrainOptions, trainRevNet, type VerificationEvent } from "../../lib/index.js";
+import { cosine } from "../../lib/network/verification.js";
 import { rejection } from "../support/errors.js";
 import { DEVICES, TINY_RESNET, TINY_REVNET, tinyDataset } from "../support/tiny.js";
 
@@ -59,6 +60,7 @@ for (const device of DEVICES)
         expect(maxError).to.be.within(1e-18, 1e-3);
         // The gradients differ, by no more than rounding.
         expect(cosine).to.be.within(1 - 1e-6, 1);
+        if (device === "cpu") expect(cosine).to.be.lessThan(1);
       }
     });
 
@@ -105,6 +107,20 @@ describe("verification", function () {
     const report = await readFile(path.join(folder, "report.html"), "utf8");
     expect(report).to.include('id="chart-verification-error"').and.include('id="chart-verification-gradients"');
     expect(report).to.include("Verified 3 times: every block came back bit for bit");
+  });
+
+  it("has the cosine of any gradients", async () => {
+    const of = (a: number[], b: number[]) => cosine(Float32Array.from(a), Float32Array.from(b));
+    expect(await of([1, 0], [1, 1])).to.be.closeTo(Math.SQRT1_2, 1e-15);
+    expect(await of([3, 4, 0], [-3, -4, 0])).to.equal(-1);
+    expect(await of([3, 0], [0, 5])).to.equal(0);
+    expect(await of([0, 0], [0, 0])).to.equal(1);
+    expect(await of([0, 0], [0, 1])).to.be.NaN;
+    // In more pieces than one.
+    const long = new Float32Array(600_000);
+    const other = long.slice();
+    [long[0], long[599_999], other[599_999]] = [1, 1, 1];
+    expect(await cosine(long, other)).to.be.closeTo(Math.SQRT1_2, 1e-15);
   });
 
   it("is refused for a network that has nothing to invert, before anything is trained", async () => {
