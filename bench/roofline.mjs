@@ -100,7 +100,10 @@ const KERNELS = {
   convolutionForward: (op) => [prepare([op], 1), ...forward([op], false)],
   convolutionBackwardData: (op) => {
     const { input, output } = shapeOf(op.convolution);
-    return [prepare([op], 1), { kernel: "convolve, backward data", bytes: FLOAT * (input + output), flops: flopsOf(op.convolution) }];
+    return [
+      prepare([op], 1),
+      { kernel: "convolve, backward data", bytes: FLOAT * (input + output), flops: flopsOf(op.convolution) },
+    ];
   },
   convolutionBackwardWeights: (op) => {
     const { input, output, weights } = shapeOf(op.convolution);
@@ -151,7 +154,12 @@ for (const model of positionals.length > 0 ? positionals : ["revnet-38"]) {
   const images = buffers.add({ name: "images", type: "byte", elements: n * h * w * c, category: "data" });
   const labels = buffers.add({ name: "labels", type: "index", elements: n, category: "data" });
   const source = { type: "dataset", images, labels, count: n, padding: 4, flip: true, scale: 1 / 255 };
-  const { ops } = programModule.trainingProgram(topology, buffers, { n, activations: values.activations, streams: "fixed", source });
+  const { ops } = programModule.trainingProgram(topology, buffers, {
+    n,
+    activations: values.activations,
+    streams: "fixed",
+    source,
+  });
 
   const rows = new Map();
   // Updates of running statistics that follow one another are one launch for up to 64.
@@ -170,7 +178,9 @@ for (const model of positionals.length > 0 ? positionals : ["revnet-38"]) {
   console.log(`\n${model}, batch ${n}, ${values.activations}, ${values.precision}: ${ops.length} ops\n`);
   console.log("| kernel | launches | GB | GFLOP | least time, ms |\n|---|---:|---:|---:|---:|");
   for (const [kernel, row] of [...rows].sort(([, a], [, b]) => b.least - a.least))
-    console.log(`| ${kernel} | ${row.launches} | ${gigabytes(row.bytes)} | ${(row.flops / 1e9).toFixed(2)} | ${milliseconds(row.least)} |`);
+    console.log(
+      `| ${kernel} | ${row.launches} | ${gigabytes(row.bytes)} | ${(row.flops / 1e9).toFixed(2)} | ${milliseconds(row.least)} |`,
+    );
   console.log(
     `| all | ${sum("launches")} | ${gigabytes(sum("bytes"))} | ${(sum("flops") / 1e9).toFixed(2)} | ${milliseconds(sum("least"))} |`,
   );

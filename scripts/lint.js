@@ -16,7 +16,7 @@ function run(command, args) {
 }
 
 function nativeSources() {
-  return ["native", "test/native"].flatMap((folder) =>
+  return ["native", "test/emulation", "test/native"].flatMap((folder) =>
     fs
       .readdirSync(path.join(root, folder), { recursive: true })
       .filter((name) => /\.(cc|h|cu|cuh)$/.test(name))

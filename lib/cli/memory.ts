@@ -1,8 +1,8 @@
 /** revnet memory */
 import { trainingShape } from "../data/open.js";
 import type { MemoryReport } from "../native/index.js";
-import { resolveModel } from "../network/models.js";
 import { largestBatch, type MemoryPlanOptions, memoryPlan } from "../network/memory.js";
+import { resolveModel } from "../network/models.js";
 import { MAX_BATCH } from "../network/recipe.js";
 import type { Streams } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
@@ -52,7 +52,13 @@ export const memory = defineCommand({
         ? undefined
         : Object.fromEntries(MODES.map((mode) => [mode, largestBatch(spec, { ...options, activations: mode }, budget)]));
     if (json)
-      printJson({ model: spec.name, batchSize, device: on.device, ...plans, ...(largest && { budget: { bytes: budget, ...largest } }) });
+      printJson({
+        model: spec.name,
+        batchSize,
+        device: on.device,
+        ...plans,
+        ...(largest && { budget: { bytes: budget, ...largest } }),
+      });
     else print(describe(spec, batchSize, plans, values.budget, largest));
     return 0;
   },

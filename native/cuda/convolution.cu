@@ -11,7 +11,6 @@
 // in L2), 4 n outH outW k written (Add: + 4 to 8 read; Mask: + 4 read); NormGradient reads 8 in place of 4.
 // Flops: 2 n outH outW k c taps. Launch: min(tiles, 512) x column tiles x phases blocks of 128 threads.
 #include "cuda/convolution.cuh"
-
 #include "cuda/prepare.cuh"
 #include "cuda/run.h"
 #include "cuda/vector.cuh"
@@ -21,9 +20,9 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kTilePixels = 128;
-constexpr int kStages = 3;         // slabs of weights in shared memory
-constexpr int kMaxBlocks = 512;    // whose partial sums one block can add up in a few microseconds
-constexpr int kFewBlocks = 96;     // below this many blocks, narrower column tiles fill more multiprocessors
+constexpr int kStages = 3;       // slabs of weights in shared memory
+constexpr int kMaxBlocks = 512;  // whose partial sums one block can add up in a few microseconds
+constexpr int kFewBlocks = 96;   // below this many blocks, narrower column tiles fill more multiprocessors
 constexpr size_t kPatchBytes = 40 << 10;
 
 struct Pass {
@@ -84,7 +83,8 @@ class ChannelSums {
   // Leaves the block's sums of its column tile as partial sums of block `block`: mean and squared distances from it (of values),
   // or the two sums (of pairs). `shared`: 128 threads x 9 floats.
   template <int kColumns>
-  __device__ void leave(bool values, float* shared, const ChannelPartials& partials, float* counts, int block, int firstChannel) const {
+  __device__ void leave(bool values, float* shared, const ChannelPartials& partials, float* counts, int block,
+                        int firstChannel) const {
     constexpr int kGroups = kColumns / 4, kLanes = kThreads / kGroups;
     const int thread = static_cast<int>(threadIdx.x), group = thread % kGroups, lane = thread / kGroups;
     float* const laneCounts = shared + 2 * kLanes * kColumns;
@@ -169,7 +169,8 @@ __device__ inline void maskFour(const Target& target, int64_t at, int channel, f
 // What the last block of a column tile does: totals, and what follows from them.
 __device__ inline void finish(const Pass& pass, const ChannelPartials& partials, const float* counts, int begin, int end) {
   const Target& target = pass.target;
-  const float count = static_cast<float>(pass.gather.n) * static_cast<float>(pass.gather.outH) * static_cast<float>(pass.gather.outW);
+  const float count =
+      static_cast<float>(pass.gather.n) * static_cast<float>(pass.gather.outH) * static_cast<float>(pass.gather.outW);
   if (target.writing == Writing::Mask) {
     forEachChannelTotal(partials, begin, end, [&](int channel, float dz, float dzx) {
       finishNormGradient(target.normArguments, channel, dz, dzx, count, target.x.step(), target.gammaGradient, target.betaGradient,
@@ -199,15 +200,15 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 3 : 2) convolve
   std::byte* const slabs = patch + gather.patchPixels() * patchPitch;
   auto* const output = reinterpret_cast<float*>(patch);  // once the patch and the slabs have been read
 
-  PixelTile<Math, kColumns> tile([&](int pixel) {
-    return TilePixel(gather.tile, pixel).patchIndex(gather, rows, columns) * patchPitch;
-  });
+  PixelTile<Math, kColumns> tile(
+      [&](int pixel) { return TilePixel(gather.tile, pixel).patchIndex(gather, rows, columns) * patchPitch; });
   ChannelSums sums;
   int left = 0;
 
   const int taps = rows.taps * columns.taps, chunks = layout.chunks(), steps = chunks * taps;
   const size_t slabSize = static_cast<size_t>(kColumns) * static_cast<size_t>(chunk * Math::kElementBytes);
-  const std::byte* const weights = pass.weights + slabSize * static_cast<size_t>(chunks) * static_cast<size_t>(layout.taps()) * blockIdx.y;
+  const std::byte* const weights =
+      pass.weights + slabSize * static_cast<size_t>(chunks) * static_cast<size_t>(layout.taps()) * blockIdx.y;
   // Slab `step` of this phase goes to stage step % kStages. One group a step, even an empty one, so that they can be counted.
   const auto prefetch = [&](int step) {
     if (step < steps) {
@@ -234,8 +235,8 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 3 : 2) convolve
           copyAsyncWait<kStages - 2>();
           syncBlock();  // this step's slab is there for all, and the slab of the step before has been read
           prefetch(step + kStages - 1);
-          tile.accumulate(patch + (row * gather.patchW + column) * patchPitch, slabs + step % kStages * slabBytes<Math>(chunk, kColumns),
-                          slabPitch<Math>(chunk, kColumns), used);
+          tile.accumulate(patch + (row * gather.patchW + column) * patchPitch,
+                          slabs + step % kStages * slabBytes<Math>(chunk, kColumns), slabPitch<Math>(chunk, kColumns), used);
         }
       }
     }
@@ -286,8 +287,11 @@ template <class Math>
 ConvolutionPlan planPass(const Gather& gather, const Convolution& conv, bool transposed) {
   const int tiles = gather.tiles() * gather.phases * gather.phases;
   WeightLayout layout{conv.kernel, gather.sourceChannels, gather.outputChannels, 64, 32, transposed};
-  while (layout.columns > 16 && (layout.columns / 2 >= layout.outputs || tiles * layout.columnTiles() < kFewBlocks)) layout.columns /= 2;
-  const auto patchBytes = [&] { return static_cast<size_t>(gather.patchPixels()) * static_cast<size_t>(rowPitch<Math>(layout.chunk)); };
+  while (layout.columns > 16 && (layout.columns / 2 >= layout.outputs || tiles * layout.columnTiles() < kFewBlocks))
+    layout.columns /= 2;
+  const auto patchBytes = [&] {
+    return static_cast<size_t>(gather.patchPixels()) * static_cast<size_t>(rowPitch<Math>(layout.chunk));
+  };
   while (layout.chunk > Math::kStep && (layout.chunk / 2 >= layout.inputs || patchBytes() > kPatchBytes)) layout.chunk /= 2;
   const size_t reading = patchBytes() + static_cast<size_t>(kStages * slabBytes<Math>(layout.chunk, layout.columns));
   const size_t writing = static_cast<size_t>(kTilePixels) * static_cast<size_t>(outputPitch(layout.columns)) * sizeof(float);

@@ -85,7 +85,7 @@ struct Target {
   Writing writing = Writing::Add;
   StreamPointer y;  // Add: overwritten; may be base. Mask: dz, real, overwritten
   // Add
-  StreamPointer base;         // absent: 0
+  StreamPointer base;  // absent: 0
   int sign = 1;
   int* outOfRange = nullptr;  // [1] += elements outside the fixed-point range; null: not counted
   StatisticsTarget statistics;

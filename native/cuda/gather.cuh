@@ -29,8 +29,15 @@ inline Axis backwardAxis(const Convolution& conv, int size, int outputs, int pha
   const int first = (phase + conv.padding()) % conv.stride;
   const int taps = (conv.kernel - first + conv.stride - 1) / conv.stride;
   const int last = first + (taps - 1) * conv.stride;
-  return {outputs, (size - phase + conv.stride - 1) / conv.stride, 1, (phase + conv.padding() - last) / conv.stride, taps, last,
-          -conv.stride, conv.stride, phase};
+  return {outputs,
+          (size - phase + conv.stride - 1) / conv.stride,
+          1,
+          (phase + conv.padding() - last) / conv.stride,
+          taps,
+          last,
+          -conv.stride,
+          conv.stride,
+          phase};
 }
 
 // The tile of output pixels that a block computes at a time: images x rows x columns, each a power of two.

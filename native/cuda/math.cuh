@@ -272,6 +272,7 @@ class WeightTile {
 template <int kColumns>
 class WeightTile<Float32, kColumns> {
   static constexpr int kOwn = kColumns / 8;
+
  public:
   __device__ void clear() {
 #pragma unroll

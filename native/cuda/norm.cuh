@@ -82,8 +82,8 @@ __device__ inline float relu(float v) { return v < 0.0f ? 0.0f : v; }
 __device__ inline int addFixed(int base, float value, int sign, int& left) {
   const float scaled = value * kFixedScale;
   const int q = roundToInt(scaled);
-  const unsigned sum = sign > 0 ? static_cast<unsigned>(base) + static_cast<unsigned>(q)
-                                : static_cast<unsigned>(base) - static_cast<unsigned>(q);
+  const unsigned sum =
+      sign > 0 ? static_cast<unsigned>(base) + static_cast<unsigned>(q) : static_cast<unsigned>(base) - static_cast<unsigned>(q);
   const int after = static_cast<int>(sum);
   // 2^31 is the first float above int32; a NaN fails both comparisons.
   const bool fits = scaled >= -0x1p31f && scaled < 0x1p31f;

@@ -1,5 +1,5 @@
-// Bytes: weights read once (4 bytes) and written once (4, or 2 as bfloat16) for each direction; norms 20 bytes read and 16 written a
-// channel. Launch: jobs in y; up to 64 blocks of 256 threads each in x.
+// Bytes: weights read once (4 bytes) and written once (4, or 2 as bfloat16) for each direction; norms 20 bytes read and 16 written
+// a channel. Launch: jobs in y; up to 64 blocks of 256 threads each in x.
 #include "cuda/prepare.cuh"
 
 namespace revnet::cuda {

@@ -67,8 +67,8 @@ class ForwardFunction {
       const ResidualFunction::Layer& layer = function.layers[i];
       const ConvolutionPlan plan = planForward(layer.convolution, precision);
       const std::byte* weights = packed ? preparation.pack(layer.weight, plan.layout, precision, memory, carver) : nullptr;
-      ChannelNorm* norm = preparation.norm(layer.norm, input(i), layer.convolution.c, memory, carver,
-                                           i == 0 ? known.firstNorm : known.innerNorms);
+      ChannelNorm* norm =
+          preparation.norm(layer.norm, input(i), layer.convolution.c, memory, carver, i == 0 ? known.firstNorm : known.innerNorms);
       layers_.push_back({plan, weights, norm});
     }
   }

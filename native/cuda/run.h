@@ -58,6 +58,8 @@ size_t workspaceBytes(const ReversibleInverse& op, Precision precision);
 size_t workspaceBytes(const ReversibleBackward& op, Precision precision);
 
 template <class Record>
-concept NeedsWorkspace = requires(const Record& op, Precision precision) { workspaceBytes(op, precision); };
+concept NeedsWorkspace = requires(const Record& op, Precision precision) {
+  workspaceBytes(op, precision);
+};
 
 }  // namespace revnet::cuda

@@ -18,9 +18,9 @@ namespace {
 
 constexpr int kWarps = 9;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kItems = 4;        // of a warp
+constexpr int kItems = 4;  // of a warp
 constexpr int kTilePixels = 64;
-constexpr int kBlocks = 128;     // aimed at; more splits would only make more partial sums
+constexpr int kBlocks = 128;  // aimed at; more splits would only make more partial sums
 constexpr int kTilesPerSplit = 2;
 constexpr size_t kSharedBytes = 64 << 10;
 constexpr int kSumThreads = 256;
@@ -30,8 +30,8 @@ struct Pass {
   Convolution convolution;
   Source x, dy;
   int chunk, columns, tapsPerBlock;
-  float* to;           // [splits][taps][c][k] overwritten
-  int64_t splitStride; // elements from one split to the next; 0: there is one
+  float* to;            // [splits][taps][c][k] overwritten
+  int64_t splitStride;  // elements from one split to the next; 0: there is one
 };
 
 struct Sums {
@@ -166,7 +166,14 @@ WeightsGradientPlan planBackwardWeights(const Convolution& conv, Precision preci
 void convolveBackwardWeights(const Context& context, const WeightsGradientPlan& plan, const Source& x, const Source& dy,
                              float* gradient, float* partials) {
   const Convolution& conv = plan.convolution;
-  const Pass pass{plan.gather, conv, x, dy, plan.chunk, plan.columns, plan.tapsPerBlock, plan.splits > 1 ? partials : gradient,
+  const Pass pass{plan.gather,
+                  conv,
+                  x,
+                  dy,
+                  plan.chunk,
+                  plan.columns,
+                  plan.tapsPerBlock,
+                  plan.splits > 1 ? partials : gradient,
                   plan.splits > 1 ? plan.elements() : 0};
   const int parts = ceilDiv(conv.taps(), plan.tapsPerBlock) * ceilDiv(conv.c, plan.chunk) * ceilDiv(conv.k, plan.columns);
   const dim3 grid(static_cast<unsigned>(plan.splits), static_cast<unsigned>(parts));

@@ -250,8 +250,8 @@ void runBlock(Block& b, const Launch& launch, GuardedMemory& shared) {
 
 void fault(const std::string& what, const Where& where) {
   Block& b = block();
-  b.error = describePlace(*b.launch, true) + ", thread " + std::to_string(b.running->index) + ": " + what + " (" + describe(where) +
-            ")";
+  b.error =
+      describePlace(*b.launch, true) + ", thread " + std::to_string(b.running->index) + ": " + what + " (" + describe(where) + ")";
   throw Faulted();
 }
 
@@ -298,8 +298,9 @@ void warpCollective(const char* name, Evaluate evaluate, const LaneOperands& ope
     warp.name = name;
     warp.where = where;
   } else if (warp.name != name || warp.where.line() != where.line() || warp.where.column() != where.column()) {
-    fault(std::string("reaches ") + name + " while other lanes of its warp wait at " + warp.name + " (" + describe(warp.where) + ")",
-          where);
+    fault(
+        std::string("reaches ") + name + " while other lanes of its warp wait at " + warp.name + " (" + describe(warp.where) + ")",
+        where);
   }
   warp.lanes[b.running->index % 32] = operands;
   if (++warp.arrived < 32) return waitFor(b, name, where);

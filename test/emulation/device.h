@@ -88,8 +88,7 @@ inline emulation::LaneOperands matrixRow(uint32_t (&r)[4], const void* row, cons
 inline void loadMatrices(uint32_t (&r)[4], const void* row, const emulation::Where& where = emulation::Where::current()) {
   emulation::warpCollective("loadMatrices", emulation::evaluateLoadMatrices, matrixRow(r, row, "loadMatrices", where), where);
 }
-inline void loadMatricesTransposed(uint32_t (&r)[4], const void* row,
-                                   const emulation::Where& where = emulation::Where::current()) {
+inline void loadMatricesTransposed(uint32_t (&r)[4], const void* row, const emulation::Where& where = emulation::Where::current()) {
   emulation::warpCollective("loadMatricesTransposed", emulation::evaluateLoadMatricesTransposed,
                             matrixRow(r, row, "loadMatricesTransposed", where), where);
 }

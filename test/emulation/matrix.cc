@@ -69,8 +69,7 @@ void evaluateMultiplyBfloat16(LaneOperands (&lanes)[32]) {
   // Element k of a row is half k % 2 of its word k / 2.
   const auto half = [](uint32_t word, int k) { return __uint_as_float(k % 2 ? word & 0xFFFF0000u : word << 16); };
   multiply<16>(
-      lanes,
-      [&](int row, int k) { return half(lanes[row % 8 * 4 + k / 2 % 4].words[row / 8 + k / 8 * 2], k); },
+      lanes, [&](int row, int k) { return half(lanes[row % 8 * 4 + k / 2 % 4].words[row / 8 + k / 8 * 2], k); },
       [&](int k, int column) { return half(lanes[column * 4 + k / 2 % 4].words[4 + k / 8], k); });
 }
 

@@ -1,13 +1,13 @@
 // Errors, devices and memory.
 #include "emulation/runtime.h"
 
-#include "emulation/control.h"
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <random>
+
+#include "emulation/control.h"
 
 using namespace revnet::emulation;
 
@@ -33,8 +33,7 @@ Configuration Configuration::ofEnvironment() {
   const char* count = std::getenv("REVNET_EMULATION_DEVICES");
   const bool driver = !count || std::strcmp(count, "none") != 0;
   static const uint64_t drawn = std::random_device()() % 1'000'000;  // one for the process
-  return {environmentNumber("REVNET_EMULATION_SEED", drawn), driver,
-          driver ? environmentNumber("REVNET_EMULATION_DEVICES", 1) : 0,
+  return {environmentNumber("REVNET_EMULATION_SEED", drawn), driver, driver ? environmentNumber("REVNET_EMULATION_DEVICES", 1) : 0,
           environmentNumber("REVNET_EMULATION_MEMORY", uint64_t{4} << 30)};
 }
 
@@ -137,7 +136,8 @@ struct ErrorText {
   cudaError_t error;
   const char *name, *text;
 };
-#define ERROR_TEXT(name, text) {name, #name, text}
+#define ERROR_TEXT(name, text) \
+  { name, #name, text }
 constexpr ErrorText kErrorTexts[] = {
     ERROR_TEXT(cudaSuccess, "no error"),
     ERROR_TEXT(cudaErrorInvalidValue, "invalid argument"),

@@ -77,9 +77,7 @@ bool spoilsCapture(const CUstream_st& stream) {
   return stream.capture != nullptr;
 }
 
-double now() {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
 

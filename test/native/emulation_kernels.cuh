@@ -144,9 +144,7 @@ __global__ void takeTurns(unsigned* counter, int* order, int* total) {
 }
 
 // out[thread] = the value of the lane `lanes` away, by xor.
-__global__ void exchange(const double* in, double* out, int lanes) {
-  out[threadIdx.x] = shuffleXor(in[threadIdx.x], lanes);
-}
+__global__ void exchange(const double* in, double* out, int lanes) { out[threadIdx.x] = shuffleXor(in[threadIdx.x], lanes); }
 
 __global__ void addOne(float* values) { values[blockIdx.x * blockDim.x + threadIdx.x] += 1; }
 

@@ -5,9 +5,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/carver.h"
 #include "core/ops.h"
 #include "cpu/kernels/vector.h"
-#include "core/carver.h"
 #include "cpu/thread_pool.h"
 
 namespace revnet::REVNET_ISA {

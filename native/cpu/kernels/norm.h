@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/carver.h"
 #include "core/ops.h"
 #include "cpu/kernels/image.h"
-#include "core/carver.h"
 
 namespace revnet::REVNET_ISA {
 

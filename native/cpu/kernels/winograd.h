@@ -11,9 +11,9 @@
 // with one vector of padding after each point: sixteen stores at a power-of-two distance would fall into one set of L1.
 #pragma once
 
+#include "core/carver.h"
 #include "core/convolution.h"
 #include "cpu/kernels/image.h"
-#include "core/carver.h"
 #include "cpu/thread_pool.h"
 
 namespace revnet::REVNET_ISA {
