@@ -8,8 +8,10 @@ import type { Shape } from "./picture.js";
 import { drawShapes } from "./shapes.js";
 
 export const DATASETS = ["shapes", "cifar-10", "cifar-100", "image-folder"] as const;
+/** Data sets that have a name. */
 export type DatasetName = (typeof DATASETS)[number];
 
+/** What openDataset takes. */
 export interface DatasetOptions {
   /** Folder with the data set's files; required by all but `shapes`. */
   dataDir?: string | undefined;

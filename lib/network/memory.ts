@@ -11,9 +11,13 @@ import { MAX_BATCH } from "./recipe.js";
 import type { Activations, Streams } from "./recorder.js";
 import { buildTopology } from "./topology.js";
 
+/** What memoryPlan takes. */
 export interface MemoryPlanOptions extends DeviceOptions {
+  /** Images of a step. */
   readonly batchSize: number;
+  /** Default "reversible". */
   readonly activations?: Activations | undefined;
+  /** Default "fixed". */
   readonly streams?: Streams | undefined;
   /** Images of the training split, which lies on the device; default: one batch. */
   readonly images?: number | undefined;
