@@ -35,7 +35,7 @@ const { network, summary } = await trainRevNet({
     test: drawSplit(100),
   },
   batchSize: 20,
-  epochs: 2,
+  steps: Number(process.env.STEPS ?? 40),
   augment: false,
 });
 console.log(`test error ${(100 * summary.testError).toFixed(1)} % after ${summary.steps} steps`);

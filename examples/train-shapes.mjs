@@ -3,7 +3,9 @@ import { fileURLToPath } from "node:url";
 import { openDataset, trainRevNet } from "revnet";
 
 const data = await openDataset("shapes");
-const run = trainRevNet({ model: fileURLToPath(new URL("revnet-shapes.json", import.meta.url)), data });
+const steps = process.env.STEPS && Number(process.env.STEPS); // otherwise the model's recipe says
+const model = fileURLToPath(new URL("revnet-shapes.json", import.meta.url));
+const run = trainRevNet({ model, data, ...(steps && { steps }) });
 
 for await (const event of run) {
   if (event.type === "start") console.log(`${event.parameters} parameters on ${event.device}`);

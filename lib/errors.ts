@@ -3,6 +3,7 @@
  * what was expected.
  */
 export class RevNetError extends Error {
+  /** Such as ERR_INVALID_ARGUMENT; the same in later versions. */
   readonly code: string;
 
   constructor(code: string, message: string, options?: ErrorOptions) {

@@ -15,6 +15,7 @@ export {
 export { type Download, type DownloadOptions, downloadDataset } from "./data/download.js";
 export { type DatasetName, type DatasetOptions, openDataset } from "./data/open.js";
 export { type Packing, packFolder } from "./data/packing.js";
+export type { Shape } from "./data/picture.js";
 export type {
   DatasetInput,
   ImageSequence,
@@ -23,10 +24,28 @@ export type {
 } from "./data/sequence.js";
 export { RevNetError } from "./errors.js";
 export { devices } from "./native/index.js";
-export { type Model, modelNames, resolveModel } from "./network/models.js";
-export { createNetwork, loadNetwork, memoryPlan, Network } from "./network/network.js";
-export type { AugmentRecipe, OptimizerRecipe, Recipe } from "./network/recipe.js";
+export type { DeviceOptions } from "./network/device.js";
+export type { ParameterInput, ParameterTensor } from "./network/host.js";
+export type { Images, Labels, Preprocessing } from "./network/images.js";
+export type { Evaluation, EvaluationOptions } from "./network/inference.js";
+export { type Model, type ModelDefinition, modelNames, resolveModel } from "./network/models.js";
+export {
+  createNetwork,
+  type LossAndGradients,
+  loadNetwork,
+  type MemoryPlanOptions,
+  memoryPlan,
+  Network,
+  type NetworkOptions,
+  type Reconstruction,
+  type TrainingOptions,
+} from "./network/network.js";
+export type { RealArray } from "./network/parameters.js";
+export type { AugmentRecipe, OptimizerRecipe, Recipe, ScheduleRecipe } from "./network/recipe.js";
+export type { Activations, Streams } from "./network/recorder.js";
 export type { NetworkSpec } from "./network/spec.js";
+export type { StepBatch, StepResult, StepSettings, TrainingStep } from "./network/training-step.js";
+export type { BlockError } from "./network/verification.js";
 export type {
   BrokenImageEvent,
   CheckpointEvent,
@@ -45,6 +64,6 @@ export type {
 export { checkGradients, type GradientCheck } from "./training/gradient-check.js";
 export type { TrainOptions } from "./training/options.js";
 export type { History, TrainingResult, TrainingRun } from "./training/run.js";
-export type { Schedule } from "./training/schedule.js";
+export type { Schedule, ScheduleName } from "./training/schedule.js";
 export type { Summary } from "./training/summary.js";
 export { trainRevNet } from "./training/train.js";

@@ -22,7 +22,7 @@ function missing(what, { debian, fedora, macos }) {
     `  Debian, Ubuntu:  apt-get install ${debian}`,
     `  Fedora, RHEL:    dnf install ${fedora}`,
     `  macOS:           ${macos}`,
-    `  Then build again: ${root.split(path.sep).includes("node_modules") ? "npm rebuild revnet" : "npm run build"}`,
+    `  Then build again: ${root.split(path.sep).includes("node_modules") ? "npx revnet build" : "npm run build"}`,
   ].join("\n");
 }
 
@@ -84,12 +84,20 @@ function checkCompiler() {
   );
 }
 
+function findCMakeJs() {
+  try {
+    return path.join(path.dirname(require.resolve("cmake-js/package.json")), "bin", "cmake-js");
+  } catch {
+    return fail("revnet: its dependency cmake-js is not installed, which runs CMake: run `npm install`.");
+  }
+}
+
 /** `args`: of cmake-js, beside the command. */
 function buildNative(...args) {
   checkCMake();
   checkCompiler();
   checkMake();
-  const cmakeJs = path.join(path.dirname(require.resolve("cmake-js/package.json")), "bin", "cmake-js");
+  const cmakeJs = findCMakeJs();
   const env = {
     ...process.env,
     CMAKE_BUILD_PARALLEL_LEVEL: process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(os.availableParallelism()),

@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 /** The command line: finds the command, reads its arguments, and turns errors into exit statuses 0, 1, 2 and 130. */
 import { RevNetError } from "../errors.js";
-import { native } from "../native/index.js";
+import { packageVersion } from "../package.js";
 import { unknownMessage } from "../validation.js";
 import { bench } from "./bench.js";
+import { build } from "./build.js";
 import { type Command, helpText, readArguments, UsageError, withFlags } from "./command.js";
 import { data } from "./data.js";
 import { doctor } from "./doctor.js";
@@ -28,6 +29,7 @@ const COMMANDS: readonly Command[] = [
   gradcheck,
   bench,
   data,
+  build,
   doctor,
 ];
 /** Errors that an option's value causes. */
@@ -52,7 +54,7 @@ function overview(): string {
 
 async function main([name, ...args]: string[]): Promise<number> {
   if (name === "--version" || name === "-v") {
-    print(native.buildInfo().version);
+    print(packageVersion());
     return 0;
   }
   if (name === "help" && args.length > 0) return main([args[0]!, "--help"]);

@@ -4,6 +4,7 @@ import { Pacer } from "./pacer.js";
 
 /** Labelled images of one split, resident in memory. */
 export interface Split {
+  /** Images. */
   readonly count: number;
   /** [count][height][width][channels] bytes. */
   readonly images: Uint8Array;
@@ -11,22 +12,29 @@ export interface Split {
   readonly labels: Int32Array;
 }
 
+/** Labelled images in memory: what openDataset gives, or any object of one's own with these fields. */
 export interface Dataset {
+  /** For messages and reports. */
   readonly name: string;
   /** [height, width, channels] of an image. */
   readonly shape: readonly [number, number, number];
   /** Class names, by label. */
   readonly classes: readonly string[];
+  /** What is trained on. */
   readonly train: Split;
+  /** What validation and evaluation use. */
   readonly test: Split;
 }
 
 /** An image that could not be read or decoded. */
 export interface BrokenImage {
+  /** Its path, or what else tells it from others. */
   readonly file: string;
+  /** What the decoder or the system said. */
   readonly reason: string;
 }
 
+/** Images of one step. */
 export interface Batch {
   /** [n][height][width][channels] */
   readonly images: Uint8Array;
@@ -38,11 +46,13 @@ export interface Batch {
 
 /** Which batches training wants. */
 export interface BatchRequest {
+  /** Images of a step. */
   readonly batchSize: number;
   /** Of random crops. */
   readonly seed: number;
   /** The first step, and the one after the last. */
   readonly steps: readonly [number, number];
+  /** After so many steps the next epoch begins. */
   readonly stepsPerEpoch: number;
   /** Images of a step, where the split can be read in any order. */
   readonly indices: (step: number) => Int32Array;
@@ -52,6 +62,7 @@ export interface BatchRequest {
 
 /** Labelled images of one split that do not lie in memory: they are made batch by batch, ahead of their use. */
 export interface StreamedSplit {
+  /** Images. */
   readonly count: number;
   /** SHA-256 of what tells this split's images from others. */
   readonly fingerprint: string;
@@ -65,10 +76,15 @@ export interface StreamedSplit {
 
 /** A data set whose images are made when they are needed, those of one split at least. */
 export interface StreamedDataset {
+  /** For messages and reports. */
   readonly name: string;
+  /** [height, width, channels] of an image. */
   readonly shape: readonly [number, number, number];
+  /** Class names, by label. */
   readonly classes: readonly string[];
+  /** What is trained on. */
   readonly train: AnySplit;
+  /** What validation and evaluation use. */
   readonly test: AnySplit;
   /** [height * width * channels] what preprocessing subtracts; of image files, one number for each channel. */
   readonly mean: (onProgress?: (done: number, total: number) => void) => Promise<Float32Array>;
@@ -76,7 +92,9 @@ export interface StreamedDataset {
   close(): Promise<void>;
 }
 
+/** What openDataset gives: in memory, or streamed. */
 export type AnyDataset = Dataset | StreamedDataset;
+/** A split in memory, or a streamed one. */
 export type AnySplit = Split | StreamedSplit;
 
 export const isStreamed = (split: AnySplit): split is StreamedSplit =>

@@ -32,6 +32,7 @@ const ARCHIVES: Readonly<Record<"cifar-10" | "cifar-100", Archive>> = {
 export const DOWNLOADS = ["cifar-10", "cifar-100"] as const;
 export type DownloadName = (typeof DOWNLOADS)[number];
 
+/** What downloadDataset takes. */
 export interface DownloadOptions {
   /** Where the files go; it is made where it is missing. */
   readonly dataDir: string;
@@ -39,17 +40,21 @@ export interface DownloadOptions {
   readonly url?: string | undefined;
   /** Of the archive, where it is another one. */
   readonly md5?: string | undefined;
-  /** `total` is undefined where the server does not say. */
+  /** Called with bytes; `total` is undefined where the server does not say. */
   readonly onProgress?: ((received: number, total: number | undefined) => void) | undefined;
+  /** Ends the download with ERR_ABORTED; the next call goes on from what was received. */
   readonly signal?: AbortSignal | undefined;
   /** After which silence counts as a failure, in milliseconds; default 30,000. */
   readonly timeout?: number | undefined;
 }
 
+/** What downloadDataset gives. */
 export interface Download {
+  /** As given. */
   readonly dataDir: string;
+  /** The data set's files in it. */
   readonly files: readonly string[];
-  /** Received now; 0 where all files were there. */
+  /** Bytes received now; 0 where all files were there. */
   readonly bytes: number;
   /** Bytes that were there from a download that was broken off. */
   readonly resumedFrom: number;

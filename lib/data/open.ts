@@ -8,6 +8,7 @@ import type { Shape } from "./picture.js";
 import { drawShapes } from "./shapes.js";
 
 export const DATASETS = ["shapes", "cifar-10", "cifar-100", "image-folder"] as const;
+/** Data sets that have a name. */
 export type DatasetName = (typeof DATASETS)[number];
 
 /** Of their training splits, which need not be read for it. */
@@ -30,6 +31,7 @@ export function trainingShape(name: string, trainCount: number | undefined): { i
   return { images: name === "shapes" ? trainCount : Math.min(images, trainCount), classes };
 }
 
+/** What openDataset takes. */
 export interface DatasetOptions {
   /** Folder with the data set's files; required by all but `shapes`. */
   dataDir?: string | undefined;

@@ -7,10 +7,15 @@ import { listFolder } from "./folder.js";
 import { PackWriter, packFile } from "./pack.js";
 import { hasPictures, type Shape } from "./picture.js";
 
+/** What packFolder gives. */
 export interface Packing {
+  /** The pack's path. */
   readonly file: string;
+  /** Images in it. */
   readonly images: number;
+  /** Of their pixels. */
   readonly bytes: number;
+  /** Images that could not be decoded, and are not in it. */
   readonly broken: readonly BrokenImage[];
 }
 

@@ -18,24 +18,29 @@ import {
 import { Pacer } from "./pacer.js";
 import { cropCentre, decodePicture, hasPictures, isEncoded, type Shape } from "./picture.js";
 
+/** What a sequence of one's own gives. */
 export interface LabelledImage {
   /** [height][width][channels] bytes of the data set's shape; or the bytes of a JPEG, PNG or WebP file, which are resized. */
   readonly image: Uint8Array;
   /** In [0, classes). */
   readonly label: number;
 }
+/** Read into memory, once. */
 export type ImageSequence = Iterable<LabelledImage> | AsyncIterable<LabelledImage>;
 /** Called with the epoch, from 0; once more, before, with 0. Each call gives at least as many images as that one did. */
 export type ImageSource = (epoch: number) => ImageSequence;
 
 /** A data set object of the user's: each split in memory, or a sequence. */
 export interface DatasetInput {
+  /** For messages and reports. */
   readonly name: string;
   /** [height, width, channels]; default: the model's input. */
   readonly shape?: Shape;
   /** Class names, by label. */
   readonly classes: readonly string[];
+  /** What is trained on. */
   readonly train: AnySplit | ImageSequence | ImageSource;
+  /** What validation and evaluation use. */
   readonly test: AnySplit | ImageSequence | ImageSource;
 }
 

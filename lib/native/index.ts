@@ -2,10 +2,12 @@
  * The native addon, loaded on first use. `native` is what binding.d.ts declares, with one difference: whatever goes wrong is a
  * RevNetError, with the stack of the caller in TypeScript.
  */
+import { existsSync } from "node:fs";
 import path from "node:path";
 import bindings from "bindings";
 import type * as Binding from "../../binding.js";
 import { RevNetError } from "../errors.js";
+import { isInstalled, packageRoot } from "../package.js";
 
 export type * from "../../binding.js";
 
@@ -20,18 +22,33 @@ export function loadAddon(): typeof Binding {
     loaded = (other ? require(path.resolve(other)) : bindings("revnet")) as typeof Binding;
     return loaded;
   } catch (error) {
+    throw new RevNetError("ERR_ADDON_MISSING", missingMessage(error), { cause: error });
+  }
+}
+
+/** Three causes, told apart by what is on the disk: never compiled, not compiled to the end, compiled for another machine. */
+function missingMessage(error: unknown): string {
+  const root = packageRoot();
+  const repair = isInstalled() ? "npx revnet build" : "npm run build:native";
+  const addon = path.join(root, "build", "Release", "revnet.node");
+  if (existsSync(addon)) {
     // `bindings` lists every place where it looked; only the first line of that helps.
     const reason = (error instanceof Error ? error.message : String(error)).split("\n", 1)[0];
-    throw new RevNetError(
-      "ERR_ADDON_MISSING",
-      `The native addon of revnet (revnet.node) could not be loaded: ${reason}\n` +
-        "It is compiled when the package is installed. That did not happen if install scripts are disabled (npm's " +
-        "ignore-scripts, pnpm's and yarn's allow lists), if there was no CMake or C++20 compiler, or if node_modules comes from " +
-        "another machine. To build it: npm rebuild revnet (in a clone of revnet: npm run build). " +
-        "Where install scripts stay disabled: node node_modules/revnet/scripts/build.js native",
-      { cause: error },
+    return (
+      `The native addon of revnet cannot be loaded: ${reason}\n` +
+      `Where node_modules comes from another machine or system, build it anew: remove ${path.join(root, "build")}, then run: ${repair}`
     );
   }
+  if (existsSync(path.join(root, "build")))
+    return (
+      `The native addon of revnet is missing (${addon}): its compilation did not come to its end.\n` +
+      `To build it, and to see what is wrong with CMake or the C++20 compiler should it fail, run: ${repair}`
+    );
+  return (
+    `The native addon of revnet is missing (${addon}): it was not compiled when the package was installed. ` +
+    "Install scripts are blocked (npm 12 and later run only those that are allowed, as do pnpm and yarn; or ignore-scripts is set), " +
+    `or CMake or a C++20 compiler was missing.\nTo build it, run: ${repair}`
+  );
 }
 
 /** The RevNetError for what a native call threw: its code, its message, the stack of the call in TypeScript. */

@@ -5,6 +5,7 @@ import { RevNetError } from "../errors.js";
 import { native } from "../native/index.js";
 import { checkBoolean, checkChoice, checkInteger, describe, unknownMessage } from "../validation.js";
 
+/** Where a network runs. */
 export interface DeviceOptions {
   /** "auto" (default): CUDA if there is one, otherwise the CPU. "cpu", "cuda", "cuda:N", "reference" (float64, slow). */
   readonly device?: string | undefined;

@@ -11,6 +11,7 @@ import type { NetworkBuffers } from "./buffers.js";
 import { initialize } from "./initialization.js";
 import { type ParameterEntry, pack, type RealArray, unpack } from "./parameters.js";
 
+/** A parameter, running statistic or gradient: its values and their layout. */
 export interface ParameterTensor {
   /** [out, in, kh, kw] for a convolution, [out, in] for the classifier, [c] for all others. */
   readonly shape: readonly number[];

@@ -13,11 +13,13 @@ const CODE = "ERR_INVALID_ARGUMENT";
 export interface Preprocessing {
   /** [height * width * channels] mean image, in the units of the bytes. */
   readonly mean: Float32Array;
+  /** Not 0; 1 / 255 by default. */
   readonly scale: number;
 }
 
-/** [count][height][width][channels]. */
+/** [count][height][width][channels], 0 to 255. */
 export type Images = Uint8Array | Float32Array | Float64Array;
+/** One class for each image, in [0, classes). */
 export type Labels = Int32Array | readonly number[];
 
 export const imageElements = ({ input: [h, w, c] }: NetworkSpec): number => h * w * c;

@@ -13,22 +13,27 @@ import type { Streams } from "./recorder.js";
 import type { NetworkSpec } from "./spec.js";
 import type { Topology } from "./topology.js";
 
+/** What Network.evaluate takes. */
 export interface EvaluationOptions {
   /** Default 128; the result depends on it by rounding alone. */
   readonly batchSize?: number;
+  /** Ends the evaluation between two batches, with ERR_ABORTED. */
   readonly signal?: AbortSignal;
+  /** Called after each batch with the images done and those there are. */
   readonly onProgress?: (done: number, total: number) => void;
 }
 
+/** What Network.evaluate gives. */
 export interface Evaluation {
-  /** Mean cross-entropy. */
+  /** Mean cross-entropy, in nats. */
   readonly loss: number;
   /** Fraction classified wrongly. */
   readonly error: number;
   /** [true class][predicted class] counts. */
   readonly confusion: number[][];
-  /** Of each image, its cross-entropy and the class predicted; of a broken one, 0 and -1. */
+  /** Of each image, its cross-entropy; of a broken one, 0. */
   readonly losses: Float64Array;
+  /** Of each image, the class predicted; of a broken one, -1. */
   readonly predictions: Int32Array;
   /** Each image's class, -1 where it is broken. */
   readonly labels: Int32Array;

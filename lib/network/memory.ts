@@ -14,9 +14,13 @@ import type { Activations, Program, Streams } from "./recorder.js";
 import { buildTopology } from "./topology.js";
 import { larger, requireReversible, verificationPrograms } from "./verification.js";
 
+/** What memoryPlan takes. */
 export interface MemoryPlanOptions extends DeviceOptions {
+  /** Images of a step. */
   readonly batchSize: number;
+  /** Default "reversible". */
   readonly activations?: Activations | undefined;
+  /** Default "fixed". */
   readonly streams?: Streams | undefined;
   /** Images of the training split, which lies on the device; default: one batch. */
   readonly images?: number | undefined;

@@ -10,6 +10,7 @@ import { checkSpec, type NetworkSpec, SPEC_KEYS } from "./spec.js";
 
 /** A spec, or the keys that differ from the one it extends. */
 export type ModelDefinition = Partial<NetworkSpec> & { readonly extends?: string };
+/** A published model's name, a path to a JSON file (with a slash, or ending in .json), or a spec. */
 export type Model = string | NetworkSpec | ModelDefinition;
 
 const MAX_FILE_BYTES = 1 << 20;

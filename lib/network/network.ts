@@ -26,6 +26,7 @@ import { buildTopology, norms, type Topology } from "./topology.js";
 import { checkSeed, TrainingStep } from "./training-step.js";
 import { type BlockError, blockErrors, requireReversible, Verification } from "./verification.js";
 
+/** What createNetwork and loadNetwork take. */
 export interface NetworkOptions extends DeviceOptions {
   /** Of the initial values; default 0. */
   readonly seed?: number | bigint | undefined;
@@ -33,7 +34,9 @@ export interface NetworkOptions extends DeviceOptions {
   readonly streams?: Streams | undefined;
 }
 
+/** What Network.prepareTraining takes. */
 export interface TrainingOptions {
+  /** Images of a step. */
   readonly batchSize: number;
   /** Default "reversible". The weights that training gives are the same, bit for bit. */
   readonly activations?: Activations;
@@ -46,7 +49,9 @@ export interface TrainingOptions {
   readonly flip?: boolean;
 }
 
+/** What Network.lossAndGradients gives. */
 export interface LossAndGradients {
+  /** Mean cross-entropy of the batch, in nats. */
   readonly loss: number;
   /** [n][classes]. */
   readonly logits: RealArray;
@@ -56,10 +61,13 @@ export interface LossAndGradients {
   readonly outOfRange: number;
 }
 
+/** What Network.reconstruct gives. */
 export interface Reconstruction {
   /** Largest difference between a block's inputs and what inverting gave back, for each reversible block. */
   readonly blocks: readonly BlockError[];
+  /** The largest of these. */
   readonly max: number;
+  /** Stream elements that left the fixed-point range. */
   readonly outOfRange: number;
 }
 
@@ -68,7 +76,12 @@ export { type MemoryPlanOptions, memoryPlan } from "./memory.js";
 const CODE = "ERR_INVALID_ARGUMENT";
 const NETWORK_KEYS = ["seed", "streams", ...DEVICE_KEYS];
 
-/** A network with fresh parameters. @throws RevNetError ERR_INVALID_SPEC, ERR_UNKNOWN_MODEL, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY */
+/**
+ * A network with fresh parameters, drawn by the seed.
+ * @param model a published model's name, a path to a JSON file, or a spec
+ * @throws RevNetError ERR_INVALID_SPEC, ERR_UNKNOWN_MODEL, ERR_INVALID_ARGUMENT, ERR_FILE, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY,
+ *   ERR_ADDON_MISSING
+ */
 export function createNetwork(model: Model, options: NetworkOptions = {}): Network {
   checkOptions(options, NETWORK_KEYS);
   return new Network(resolveModel(model), options);
@@ -98,8 +111,15 @@ export async function loadNetwork(file: string, options: NetworkOptions & { read
   }
 }
 
+/**
+ * A network on a device: parameters, and what can be done with them. Made by createNetwork, loadNetwork and trainRevNet; disposed of by
+ * the caller. Its methods may be called while earlier ones are under way: they are done in the order of the calls, on a thread of the
+ * network's own. Each may throw or reject with ERR_INVALID_ARGUMENT (what it was given), ERR_OUT_OF_MEMORY and ERR_DISPOSED.
+ */
 export class Network {
+  /** What the network is, checked and frozen. */
   readonly spec: NetworkSpec;
+  /** How a RevNet's residual streams are kept: "fixed" is exact. */
   readonly streams: Streams;
   readonly #choice: DeviceChoice;
   readonly #topology: Topology;
@@ -108,7 +128,7 @@ export class Network {
   #preprocessing: Preprocessing;
   #classNames: readonly string[] | undefined;
 
-  /** `spec` has been checked; see createNetwork. */
+  /** `spec` has been checked; see createNetwork. @internal */
   constructor(spec: NetworkSpec, { seed = 0, streams = "fixed", ...device }: NetworkOptions) {
     this.spec = spec;
     this.streams = checkChoice(streams, ["fixed", "float32"], "streams", CODE);
@@ -177,7 +197,7 @@ export class Network {
     this.#executor.host.setMomenta(momenta);
   }
 
-  /** Images enter the network as (pixel - mean) * scale; default: mean 0, scale 1 / 255. Saved with the network. */
+  /** Images enter the network as (pixel - mean) * scale; default: mean 0, scale 1 / 255. Saved with the network. Can be set. */
   get preprocessing(): Preprocessing {
     return this.#preprocessing;
   }
@@ -187,7 +207,7 @@ export class Network {
     this.#executor.host.later(this.#executor.buffers.mean, this.#preprocessing.mean);
   }
 
-  /** Names of the classes, by label, where they are known. Saved with the network. */
+  /** Names of the classes, by label, where they are known. Saved with the network. Can be set. */
   get classNames(): readonly string[] | undefined {
     return this.#classNames;
   }
@@ -199,18 +219,23 @@ export class Network {
   /**
    * Class probabilities by the running statistics, [count][classes].
    * @param pixels [count][height][width][channels], 0 to 255; any count
+   * @returns count * classes numbers; each image's sum to 1
    */
   async predict(pixels: Images): Promise<Float32Array> {
     return images.softmax(await this.logits(pixels), this.spec.classes);
   }
 
-  /** What predict takes the softmax of: [count][classes], Float64Array on the reference. */
+  /**
+   * What predict takes the softmax of: [count][classes], Float64Array on the reference.
+   * @param pixels [count][height][width][channels], 0 to 255; any count
+   */
   logits(pixels: Images): Promise<RealArray> {
     return this.#inference.logits(pixels, this.#preprocessing);
   }
 
   /**
    * Loss and error by the running statistics, on a split or on a data set's test split. Broken images of a stream are left out.
+   * @param data its images have the shape of the network's input
    * @throws RevNetError ERR_INVALID_ARGUMENT; ERR_ABORTED between two batches; ERR_INVALID_DATA from a stream
    */
   evaluate(data: AnyDataset | AnySplit, options: EvaluationOptions = {}): Promise<Evaluation> {
@@ -220,7 +245,9 @@ export class Network {
   /**
    * Loss, logits and gradients of one batch with its own statistics, as in training; nothing of the network changes.
    * @param normalized [n][height][width][channels], as the first convolution reads them
-   * @param labels n classes
+   * @param labels n labels, each in [0, classes)
+   * @param options.activations default "reversible"; gradients are the same in both modes
+   * @throws RevNetError ERR_INVALID_ARGUMENT, ERR_OUT_OF_MEMORY
    */
   async lossAndGradients(
     normalized: RealArray,
@@ -347,11 +374,12 @@ export class Network {
     await writeOnnx(file, graph, { spec: JSON.stringify(this.spec) });
   }
 
-  /** Frees the device's memory. Work under way stops and rejects with ERR_DISPOSED. Idempotent. */
+  /** Frees the device's memory and ends the thread. Work under way stops and rejects with ERR_DISPOSED. Idempotent. */
   dispose(): void {
     this.#executor.session.dispose();
   }
 
+  /** The same, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

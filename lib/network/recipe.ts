@@ -4,7 +4,9 @@ import { checkBoolean, checkChoice, checkInteger, checkKeys, checkNumber, descri
 
 /** SGD: v = momentum v + (g + weightDecay w); w -= learningRate v. Weight decay is for conv and linear weights only. */
 export interface OptimizerRecipe {
+  /** At the start of the schedule. */
   readonly learningRate: number;
+  /** In [0, 1). */
   readonly momentum: number;
   readonly weightDecay: number;
 }
@@ -19,7 +21,9 @@ export type ScheduleRecipe =
 
 /** Training images are zero-padded on each side, cropped back at random, and mirrored with probability 1/2. */
 export interface AugmentRecipe {
+  /** Pixels on each side. */
   readonly padding: number;
+  /** Whether images are mirrored. */
   readonly flip: boolean;
   /**
    * Of image files only: training takes a random part of each, at least this share of its area, and resizes it; absent or 0: the
@@ -28,7 +32,9 @@ export interface AugmentRecipe {
   readonly resizedCrop?: number;
 }
 
+/** How a network is meant to be trained: what options that are not given come from. */
 export interface Recipe {
+  /** Images of a step. */
   readonly batchSize: number;
   readonly steps: number;
   readonly optimizer: OptimizerRecipe;

@@ -6,7 +6,9 @@ import { RevNetError } from "../errors.js";
 import { checkBoolean, checkChoice, checkInteger, checkKeys, describe } from "../validation.js";
 import { checkRecipe, type Recipe } from "./recipe.js";
 
+/** A network's family and sizes, as in models/*.json. */
 export interface NetworkSpec {
+  /** 1 to 100 characters, for people. */
   readonly name: string;
   /** "revnet": two coupled streams; "resnet": one. */
   readonly kind: "revnet" | "resnet";
@@ -14,6 +16,7 @@ export interface NetworkSpec {
   readonly stem: "cifar" | "imagenet";
   /** [height, width, channels] of an image. */
   readonly input: readonly [number, number, number];
+  /** 2 or more. */
   readonly classes: number;
   /** Channels of the stem, then of each stage over both streams together; a bottleneck stage is 4 times as wide. */
   readonly filters: readonly number[];
@@ -21,6 +24,7 @@ export interface NetworkSpec {
   readonly units: readonly number[];
   /** Stride of each stage's first block. */
   readonly strides: readonly number[];
+  /** Residual functions of three convolutions (1x1, 3x3, 1x1) instead of two (3x3). */
   readonly bottleneck: boolean;
   /** How the network is meant to be trained; options override it. */
   readonly recipe?: Recipe;

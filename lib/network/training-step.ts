@@ -49,7 +49,9 @@ export type RunProgram = (inputs: [BufferId, Values][], outputs: BufferId[]) => 
 const CODE = "ERR_INVALID_ARGUMENT";
 const SETTINGS = ["learningRate", "momentum", "weightDecay", "step", "seed", "indices", "images", "labels"];
 
+/** One step of training at a time, as Network.prepareTraining records it; trainRevNet is built on it. */
 export class TrainingStep {
+  /** @internal */
   constructor(
     private readonly spec: NetworkSpec,
     private readonly program: TrainingProgram,

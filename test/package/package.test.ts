@@ -1,6 +1,6 @@
 /** The package as others see it: both entry points, what is packed, and what it says where the addon is missing. */
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
@@ -10,6 +10,13 @@ const root = path.resolve(__dirname, "../../..");
 /** Runs `source` in a process of its own and returns what it prints, parsed. */
 function evaluate(source: string, type: "commonjs" | "module", folder = root): unknown {
   return JSON.parse(execFileSync(process.execPath, [`--input-type=${type}`, "-e", source], { cwd: folder, encoding: "utf8" }));
+}
+
+/** Files of a folder of the repository, relative to its root. */
+function allFiles(folder: string): string[] {
+  return readdirSync(path.join(root, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => path.relative(root, path.join(entry.parentPath, entry.name)));
 }
 
 describe("package", () => {
@@ -55,7 +62,24 @@ describe("package", () => {
       "dist/cli/main.js",
     ]);
     expect(names).to.include.members(["native/core/ops.h", "native/binding/module.cc"]);
-    expect(names.filter((name) => /^(test|lib|build|dist-test|bench|examples|docs|\.)/.test(name))).to.deep.equal([]);
+    expect(names).to.include.members(["CHANGELOG.md", "docs/errors.md", "docs/architecture.md", "docs/data.md"]);
+    expect(names).to.include.members(allFiles("native").filter((name) => !name.endsWith("README.md")));
+    expect(names.filter((name) => /^(test|lib|build|dist-test|bench|examples|\.)|\.map$/.test(name))).to.deep.equal([]);
+    expect(names.filter((name) => name.startsWith("docs/") && !name.endsWith(".md"))).to.deep.equal([]);
+  });
+
+  it("packs every file that the README and the docs refer to, but for those of the repository", () => {
+    const repository = ["examples/", "bench/", "test/", "models", "CONTRIBUTING.md"];
+    for (const file of ["README.md", "CHANGELOG.md", ...allFiles("docs")]) {
+      const text = readFileSync(path.join(root, file), "utf8");
+      for (const [, link] of text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)) {
+        const target = path.relative(root, path.resolve(root, path.dirname(file), link!));
+        expect(existsSync(path.join(root, target)), `${file} refers to ${link}`).to.equal(true);
+        const packed =
+          repository.some((name) => target.startsWith(name)) || /^(docs\/.*\.md|LICENSE|CHANGELOG\.md|README\.md)$/.test(target);
+        expect(packed, `${file} refers to ${link}, which is not packed`).to.equal(true);
+      }
+    }
   });
 
   it("says what to do where the addon was not built", () => {
@@ -71,8 +95,8 @@ describe("package", () => {
       expect(error.code).to.equal("ERR_ADDON_MISSING");
       expect(error.message)
         .to.match(/revnet\.node/)
-        .and.match(/install scripts/)
-        .and.match(/npm rebuild revnet/);
+        .and.match(/install scripts are blocked/i)
+        .and.match(/npm run build:native/);
     } finally {
       rmSync(folder, { recursive: true });
     }
