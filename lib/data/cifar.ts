@@ -53,7 +53,9 @@ async function readRecords(file: string, format: Format): Promise<Buffer> {
   const record = format.labelBytes + IMAGE;
   const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
     const reason =
-      cause.code === "ENOENT" ? `not found; "dataDir" must be the folder of the binary version of ${format.name}` : cause.message;
+      cause.code === "ENOENT"
+        ? `not found; "dataDir" must be the folder of the binary version of ${format.name}, which \`npx revnet data download ${format.name} --data-dir DIR\` fetches`
+        : cause.message;
     throw invalid(file, reason, cause);
   });
   if (bytes.length === 0) throw invalid(file, "is empty");

@@ -69,7 +69,7 @@ describe("package", () => {
   });
 
   it("packs every file that the README and the docs refer to, but for those of the repository", () => {
-    const repository = ["examples/", "bench/", "test/", "models", "CONTRIBUTING.md"];
+    const repository = ["examples", "bench/", "test/", "models", "CONTRIBUTING.md"];
     for (const file of ["README.md", "CHANGELOG.md", ...allFiles("docs")]) {
       const text = readFileSync(path.join(root, file), "utf8");
       for (const [, link] of text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)) {
