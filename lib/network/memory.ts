@@ -11,6 +11,7 @@ import { type Model, resolveModel } from "./models.js";
 import { trainingProgram } from "./program.js";
 import { MAX_BATCH } from "./recipe.js";
 import type { Activations, Program, Streams } from "./recorder.js";
+import type { NetworkSpec } from "./spec.js";
 import { buildTopology } from "./topology.js";
 import { larger, requireReversible, verificationPrograms } from "./verification.js";
 
@@ -61,16 +62,23 @@ export function memoryPlan(model: Model, options: MemoryPlanOptions): MemoryRepo
     .reduce(larger);
 }
 
-/** @throws RevNetError ERR_OUT_OF_MEMORY where what is planned and yet to be allocated is more than the device has */
-export function requireMemory(planned: MemoryReport, allocated: MemoryReport, device: string, what: string): void {
-  const needed = planned.total - allocated.total;
-  const available = native.availableMemory(device);
-  if (needed <= available) return;
+/**
+ * Sees whether the device has the memory that is planned and yet to be allocated. `options`: what was planned.
+ * @throws RevNetError ERR_OUT_OF_MEMORY that says which batch would fit
+ */
+export function requireMemory(spec: NetworkSpec, options: MemoryPlanOptions, planned: MemoryReport, allocated: MemoryReport): void {
+  const available = native.availableMemory(options.device ?? "cpu");
+  if (planned.total - allocated.total <= available) return;
   throw new RevNetError(
     "ERR_OUT_OF_MEMORY",
-    `${what} takes ${bytes(planned.total)} of memory, ${bytes(planned.activations)} of it for activations, and ${bytes(available)} ` +
-      "are available; a smaller batch takes less (revnet memory MODEL --budget BYTES finds the largest that fits)",
+    `training ${spec.name} with batchSize ${options.batchSize} takes ${bytes(planned.total)} of memory, ${bytes(planned.activations)} of ` +
+      `it for activations, and ${bytes(available)} are available; ${whatFits(spec, options, available + allocated.total)}`,
   );
+}
+
+function whatFits(model: Model, options: MemoryPlanOptions, budget: number): string {
+  const fitting = largestBatch(model, options, budget);
+  return fitting > 0 ? `a batch of ${fitting} would fit` : "no batch would fit";
 }
 
 /** The largest batch whose plan is within the budget; 0 where there is none. Bytes are nearly linear in it, so few plans tell. */
@@ -106,8 +114,7 @@ export async function explainMemory<T>(
     if (!(error instanceof RevNetError) || error.code !== "ERR_OUT_OF_MEMORY") throw error;
     const { batchSize, device = "cpu" } = options;
     const planned = memoryPlan(model, options).total;
-    const fitting = largestBatch(model, options, native.availableMemory(device) + held());
-    const advice = fitting > 0 ? `a batch of ${fitting} would fit` : "no batch would fit";
+    const advice = whatFits(model, options, native.availableMemory(device) + held());
     const message = `${error.message}; training on batches of ${batchSize} takes ${bytes(planned)} in all, and ${advice}`;
     throw new RevNetError("ERR_OUT_OF_MEMORY", message, { cause: error });
   }

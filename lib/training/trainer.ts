@@ -145,8 +145,16 @@ export class Trainer {
       this.#verification = await this.#network.prepareVerification(options);
       this.#planned = larger(this.#planned, this.#verification.planned());
     }
-    const what = `training ${this.#network.spec.name} with batchSize ${batchSize}`;
-    requireMemory(this.#planned, this.#network.memory(), this.#network.device, what);
+    const { streams, threads, precision } = this.#settings;
+    const verify = this.#verification !== undefined;
+    const images = isStreamed(train) ? undefined : train.count;
+    const on = { device: this.#network.device, threads, precision };
+    requireMemory(
+      this.#network.spec,
+      { batchSize, activations, streams, verify, images, ...on },
+      this.#planned,
+      this.#network.memory(),
+    );
     return step;
   }
 

@@ -135,10 +135,9 @@ std::vector<HostArray> Session::run(size_t index, const std::vector<Input>& inpu
 
   reserve(program);
   bind(program);
-  if (poison_) {
-    backend_->fill(arena_.memory, std::byte{0xFF}, arena_.bytes);
-    backend_->fill(workspace_.memory, std::byte{0xFF}, workspace_.bytes);
-  }
+  if (poison_)
+    for (const Allocation& each : {arena_, workspace_})
+      if (each.bytes > 0) backend_->fill(each.memory, std::byte{0xFF}, each.bytes);
   for (const Input& input : inputs) upload(program.table[input.id], program.memory.addresses[input.id], input.values);
   program.replay->run(cancelled);
   if (outputs.empty()) backend_->finish();

@@ -109,7 +109,7 @@ describe("the CUDA backend", () => {
     const { status, stderr } = train(500);
     expect(status).to.equal(1);
     const [, asked, fitting] =
-      /training on batches of (\d+) takes [\d.]+ MiB in all, and a batch of (\d+) would fit/.exec(stderr) ?? [];
+      /training revnet-38 with --batch-size (\d+) takes [\d.]+ MiB of memory.*; a batch of (\d+) would fit/.exec(stderr) ?? [];
     expect(asked, stderr).to.equal("500");
     expect(Number(fitting)).to.be.within(2, 400);
   });
