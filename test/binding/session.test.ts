@@ -2,6 +2,7 @@
 import { expect } from "chai";
 import { RevNetError } from "../../lib/errors.js";
 import { loadAddon, native, type Values } from "../../lib/native/index.js";
+import { thrown } from "../support/errors.js";
 import { copySession, reference, sleep, slowSession } from "./programs.js";
 
 async function rejection(promise: Promise<unknown>): Promise<RevNetError> {
@@ -12,16 +13,6 @@ async function rejection(promise: Promise<unknown>): Promise<RevNetError> {
     return error as RevNetError;
   }
   throw new Error("expected a rejection");
-}
-
-function thrown(body: () => unknown): RevNetError {
-  try {
-    body();
-  } catch (error) {
-    expect(error).to.be.instanceOf(RevNetError);
-    return error as RevNetError;
-  }
-  throw new Error("expected an exception");
 }
 
 describe("session", () => {

@@ -2,25 +2,16 @@
 import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { expect } from "chai";
-import { RevNetError } from "../../lib/errors.js";
+import type { RevNetError } from "../../lib/errors.js";
 import { native } from "../../lib/native/index.js";
 import { createNetwork } from "../../lib/network/network.js";
 import { copySession } from "../binding/programs.js";
+import { thrown } from "../support/errors.js";
 import { TINY_REVNET } from "../support/tiny.js";
 
 const MAIN = path.join(__dirname, "../../lib/cli/main.js");
 const cuda = native.devices().filter(({ name, available }) => available && name.startsWith("cuda"));
 const emulated = cuda[0]?.description.startsWith("Emulated") ?? false;
-
-function thrown(body: () => unknown): RevNetError {
-  try {
-    body();
-  } catch (error) {
-    expect(error).to.be.instanceOf(RevNetError);
-    return error as RevNetError;
-  }
-  throw new Error("nothing was thrown");
-}
 
 describe("the CUDA backend", () => {
   before(function () {

@@ -1,26 +1,12 @@
 /** Training in each precision of a CUDA device: exactly reversible in all of them. Runs where there is a CUDA device. */
 import { expect } from "chai";
-import { type TrainOptions, trainRevNet } from "../../lib/index.js";
-import { DEVICES, TINY_REVNET, tinyDataset } from "../support/tiny.js";
+import type { TrainOptions } from "../../lib/index.js";
+import { DEVICES, trainTiny } from "../support/tiny.js";
 
 const device = DEVICES.find((name) => name.startsWith("cuda"));
 const PRECISIONS = ["float32", "tf32", "bfloat16"] as const;
 
-async function train(overrides: Partial<TrainOptions>) {
-  const result = await trainRevNet({
-    model: TINY_REVNET,
-    data: tinyDataset(),
-    device,
-    batchSize: 16,
-    steps: 20,
-    augment: false,
-    optimizer: { learningRate: 0.05 },
-    schedule: "constant",
-    ...overrides,
-  });
-  result.network.dispose();
-  return result.summary;
-}
+const train = async (overrides: Partial<TrainOptions>) => (await trainTiny({ device, steps: 20, ...overrides })).summary;
 
 describe("precisions on cuda", function () {
   this.timeout(300_000);

@@ -13,3 +13,14 @@ export async function rejection(promise: PromiseLike<unknown>, code: string): Pr
   expect((error as RevNetError).code, (error as RevNetError).message).to.equal(code);
   return (error as RevNetError).message;
 }
+
+/** The RevNetError that `body` throws. Fails if it throws none. */
+export function thrown(body: () => unknown): RevNetError {
+  try {
+    body();
+  } catch (error) {
+    expect(error).to.be.instanceOf(RevNetError);
+    return error as RevNetError;
+  }
+  throw new Error("expected an exception");
+}

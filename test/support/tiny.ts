@@ -1,5 +1,12 @@
 /** A problem small enough for the reference device: 8x8 RGB images of 4 classes, and networks that learn them in a few steps. */
-import type { Dataset, NetworkSpec, Split } from "../../lib/index.js";
+import {
+  type Dataset,
+  type NetworkSpec,
+  type Split,
+  type TrainingResult,
+  type TrainOptions,
+  trainRevNet,
+} from "../../lib/index.js";
 import { native } from "../../lib/native/index.js";
 
 export const TINY_REVNET: NetworkSpec = {
@@ -42,3 +49,23 @@ export const DEVICES: string[] = native
   .devices()
   .filter(({ available }) => available)
   .map(({ name }) => name);
+
+/** A short training of the tiny RevNet on the reference device. */
+export const tinyOptions = (overrides: Partial<TrainOptions> = {}): TrainOptions => ({
+  model: TINY_REVNET,
+  data: tinyDataset(),
+  device: "reference",
+  batchSize: 16,
+  steps: 6,
+  augment: false,
+  optimizer: { learningRate: 0.05 },
+  schedule: "constant",
+  ...overrides,
+});
+
+/** Trains so, and disposes of the network. */
+export async function trainTiny(overrides: Partial<TrainOptions> = {}): Promise<TrainingResult> {
+  const result = await trainRevNet(tinyOptions(overrides));
+  result.network.dispose();
+  return result;
+}

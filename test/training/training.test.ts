@@ -5,25 +5,9 @@ import { monitorEventLoopDelay } from "node:perf_hooks";
 import { expect } from "chai";
 import { loadNetwork, memoryPlan, openDataset, type TrainingEvent, type TrainOptions, trainRevNet } from "../../lib/index.js";
 import { rejection } from "../support/errors.js";
-import { DEVICES, TINY_RESNET, TINY_REVNET, tinyDataset } from "../support/tiny.js";
+import { DEVICES, TINY_RESNET, TINY_REVNET, tinyDataset, tinyOptions, trainTiny } from "../support/tiny.js";
 
-const options = (overrides: Partial<TrainOptions> = {}): TrainOptions => ({
-  model: TINY_REVNET,
-  data: tinyDataset(),
-  device: "reference",
-  batchSize: 16,
-  steps: 6,
-  augment: false,
-  optimizer: { learningRate: 0.05 },
-  schedule: "constant",
-  ...overrides,
-});
-
-async function train(overrides: Partial<TrainOptions> = {}) {
-  const result = await trainRevNet(options(overrides));
-  result.network.dispose();
-  return result;
-}
+const [options, train] = [tinyOptions, trainTiny];
 
 for (const device of DEVICES)
   describe(`training on ${device}`, function () {

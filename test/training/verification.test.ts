@@ -6,26 +6,11 @@ import { expect } from "chai";
 import { memoryPlan, type TrainingEvent, type TrainOptions, trainRevNet, type VerificationEvent } from "../../lib/index.js";
 import { cosine } from "../../lib/network/verification.js";
 import { rejection } from "../support/errors.js";
-import { DEVICES, TINY_RESNET, TINY_REVNET, tinyDataset } from "../support/tiny.js";
+import { DEVICES, TINY_RESNET, TINY_REVNET, tinyDataset, tinyOptions, trainTiny } from "../support/tiny.js";
 
-const options = (overrides: Partial<TrainOptions> = {}): TrainOptions => ({
-  model: TINY_REVNET,
-  data: tinyDataset(),
-  device: "reference",
-  threads: 1,
-  batchSize: 16,
-  steps: 7,
-  augment: { padding: 1, flip: true },
-  optimizer: { learningRate: 0.05 },
-  schedule: "constant",
-  ...overrides,
-});
-
-async function train(overrides: Partial<TrainOptions> = {}) {
-  const result = await trainRevNet(options(overrides));
-  result.network.dispose();
-  return result;
-}
+const options = (overrides: Partial<TrainOptions> = {}): TrainOptions =>
+  tinyOptions({ threads: 1, steps: 7, augment: { padding: 1, flip: true }, ...overrides });
+const train = (overrides: Partial<TrainOptions> = {}) => trainTiny(options(overrides));
 
 for (const device of DEVICES)
   describe(`verification on ${device}`, function () {
