@@ -1,5 +1,6 @@
 // The CUDA backend: one stream for each network, its memory, and its programs as graphs: captured once, then replayed with one
 // call a step. The kernels are in the files that run.h names.
+#include <algorithm>
 #include <optional>
 #include <string>
 
@@ -76,8 +77,15 @@ ExecutableGraph capture(cudaStream_t stream, const Enqueue& enqueue) {
 void enqueue(const std::vector<Op>& ops, const Context& context) {
   for (size_t i = 0; i < ops.size();) {
     std::vector<const UpdateRunningStatistics*> updates;
-    while (i < ops.size() && std::holds_alternative<UpdateRunningStatistics>(ops[i]))
-      updates.push_back(&std::get<UpdateRunningStatistics>(ops[i++]));
+    // Up to one that changes what another of them does: those have an order.
+    for (; i < ops.size() && std::holds_alternative<UpdateRunningStatistics>(ops[i]); ++i) {
+      const auto& update = std::get<UpdateRunningStatistics>(ops[i]);
+      const auto overlaps = [&](const auto* other) {
+        return other->running == update.running || other->running == update.statistics;
+      };
+      if (std::any_of(updates.begin(), updates.end(), overlaps)) break;
+      updates.push_back(&update);
+    }
     if (!updates.empty()) {
       cuda::run(updates, context);
       continue;

@@ -66,6 +66,9 @@ function updatesSuite(name: string): void {
     // One value has no unbiased variance.
     const single = await run([{ ...step, count: 1 }], tensors);
     expectClose(single.get("running"), [0.5, -0.25, 2.75, 1.7]);
+    // One after the other, also where a backend does several at once.
+    const twice = await run([step, { ...step, momentum: 0.5 }], tensors);
+    expectClose(twice.get("running"), [1.25, -2.125, 6.625, 1.375]);
   });
 
   it("copy and maximumDifference, on real and on fixed streams", async () => {
