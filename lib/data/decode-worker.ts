@@ -70,8 +70,7 @@ async function work(task: Task): Promise<Answer> {
       if (task.target) place(task, item, picture);
       else pictures.push({ ...picture, row: item.row });
     } catch (error) {
-      // The first line: the decoder's messages go on with lines about its own code.
-      failures.push({ row: item.row, reason: (error as Error).message.split("\n")[0]! });
+      failures.push({ row: item.row, reason: (error as Error).message });
     }
   return { id: task.id, failures, pictures };
 }

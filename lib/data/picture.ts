@@ -37,7 +37,7 @@ export async function decodePicture(bytes: Uint8Array, [height, width, channels]
   if (bytes.length === 0) throw new Error("the file is empty");
   if (!isEncoded(bytes)) throw new Error("it is not a JPEG, PNG or WebP file");
   const open = () => loadSharp()(bytes, { limitInputPixels: MAX_PIXELS, failOn: "warning" });
-  const image = upright(await open().metadata());
+  const image = upright(await open().metadata().catch(damaged("its header")));
   let pipeline = open().autoOrient();
   const kept = {
     width: Math.min(image.width, MAX_ASPECT * image.height),
@@ -55,11 +55,20 @@ export async function decodePicture(bytes: Uint8Array, [height, width, channels]
     .flatten({ background: "white" })
     .toColourspace(channels === 1 ? "b-w" : "srgb")
     .raw({ depth: "uchar" })
-    .toBuffer({ resolveWithObject: true });
+    .toBuffer({ resolveWithObject: true })
+    .catch(damaged("its image data"));
   if (info.channels !== channels || info.width !== size.width || info.height !== size.height)
     throw new Error(`it decodes to ${info.width}x${info.height}x${info.channels}`);
   return { ...size, pixels: data };
 }
+
+/** In words of our own: what the decoder says ends with a text that all its threads share, which may be of another image, or empty. */
+const damaged =
+  (part: string) =>
+  (cause: Error): never => {
+    const tooLarge = cause.message.startsWith("Input image exceeds pixel limit");
+    throw new Error(tooLarge ? `it has more than ${MAX_PIXELS} pixels` : `${part} cannot be read: damaged or cut short`, { cause });
+  };
 
 /** Height and width once it is turned the way its EXIF data asks for. */
 function upright({ width, height, orientation = 1 }: Sharp.Metadata): { width: number; height: number } {
