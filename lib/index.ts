@@ -26,21 +26,14 @@ export { RevNetError } from "./errors.js";
 export { devices } from "./native/index.js";
 export type { DeviceOptions } from "./network/device.js";
 export type { ParameterInput, ParameterTensor } from "./network/host.js";
-export type { Images, Labels, Preprocessing } from "./network/images.js";
+export type { ImageFiles, Images, Labels, Preprocessing } from "./network/images.js";
 export type { Evaluation, EvaluationOptions } from "./network/inference.js";
+export { type MemoryPlanOptions, memoryPlan } from "./network/memory.js";
 export { type Model, type ModelDefinition, modelNames, resolveModel } from "./network/models.js";
-export {
-  createNetwork,
-  type LossAndGradients,
-  loadNetwork,
-  type MemoryPlanOptions,
-  memoryPlan,
-  Network,
-  type NetworkOptions,
-  type Reconstruction,
-  type TrainingOptions,
-} from "./network/network.js";
+export { createNetwork, loadNetwork, Network, type NetworkOptions } from "./network/network.js";
 export type { RealArray } from "./network/parameters.js";
+export type { TrainingOptions } from "./network/preparation.js";
+export type { LossAndGradients, Reconstruction } from "./network/probe.js";
 export type { AugmentRecipe, OptimizerRecipe, Recipe, ScheduleRecipe } from "./network/recipe.js";
 export type { Activations, Streams } from "./network/recorder.js";
 export type { NetworkSpec } from "./network/spec.js";

@@ -7,13 +7,12 @@ import { availableParallelism } from "node:os";
 import { RevNetError } from "../errors.js";
 import { resolveModel } from "../network/models.js";
 import { createNetwork, type Network } from "../network/network.js";
+import { ACTIVATIONS, type Activations } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
 import { stepStatistics } from "../training/summary.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { DEVICE_FLAGS, deviceOptions } from "./flags.js";
 import { print, printJson, table } from "./output.js";
-
-type Activations = "reversible" | "stored";
 
 /** One thing to time: `round` runs some steps and returns their median duration in milliseconds. */
 interface Contender {
@@ -77,7 +76,7 @@ export const bench = defineCommand({
     const contenders: Contender[] = [];
     try {
       for (const spec of specs)
-        for (const activations of spec.kind === "revnet" ? (["reversible", "stored"] as const) : (["stored"] as const)) {
+        for (const activations of spec.kind === "revnet" ? ACTIVATIONS : (["stored"] as const)) {
           const network = await createNetwork(spec, { ...deviceOptions({ device, precision, threads }), seed: 0 });
           networks.push(network);
           contenders.push(await ours(network, activations, batchSize, steps));

@@ -4,14 +4,13 @@ import type { MemoryReport } from "../native/index.js";
 import { largestBatch, type MemoryPlanOptions, memoryPlan } from "../network/memory.js";
 import { resolveModel } from "../network/models.js";
 import { MAX_BATCH } from "../network/recipe.js";
-import type { Streams } from "../network/recorder.js";
+import { ACTIVATIONS, type Streams } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { DEVICE_FLAGS, deviceOptions } from "./flags.js";
 import { bytes, print, printJson, stackedBars, table } from "./output.js";
 
 const CATEGORIES = ["parameters", "gradients", "optimizer", "activations", "workspace", "data", "total"] as const;
-const MODES = ["reversible", "stored"] as const;
 const UNITS = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 };
 
 type Options = Omit<MemoryPlanOptions, "batchSize" | "activations">;
@@ -45,12 +44,12 @@ export const memory = defineCommand({
     // memoryPlan checks the values.
     const on = deviceOptions({ device, threads, precision });
     const options: Options = { ...on, streams: streams as Streams | undefined, verify, images: shape?.images };
-    const plan = (activations: (typeof MODES)[number]) => memoryPlan(spec, { ...options, batchSize, activations });
+    const plan = (activations: (typeof ACTIVATIONS)[number]) => memoryPlan(spec, { ...options, batchSize, activations });
     const plans = { reversible: plan("reversible"), stored: plan("stored") };
     const largest =
       budget === undefined
         ? undefined
-        : Object.fromEntries(MODES.map((mode) => [mode, largestBatch(spec, { ...options, activations: mode }, budget)]));
+        : Object.fromEntries(ACTIVATIONS.map((mode) => [mode, largestBatch(spec, { ...options, activations: mode }, budget)]));
     if (json)
       printJson({
         model: spec.name,
@@ -67,13 +66,13 @@ export const memory = defineCommand({
 function describe(
   spec: NetworkSpec,
   batchSize: number,
-  plans: Record<(typeof MODES)[number], MemoryReport>,
+  plans: Record<(typeof ACTIVATIONS)[number], MemoryReport>,
   budget: string | undefined,
   largest: Record<string, number> | undefined,
 ): string {
   const kind = spec.kind === "resnet" ? " (a ResNet stores its activations either way)" : "";
-  const rows = CATEGORIES.map((category) => [category, ...MODES.map((mode) => bytes(plans[mode][category]))]);
-  const bars = MODES.map((mode) => {
+  const rows = CATEGORIES.map((category) => [category, ...ACTIVATIONS.map((mode) => bytes(plans[mode][category]))]);
+  const bars = ACTIVATIONS.map((mode) => {
     const { activations, workspace, parameters, gradients, optimizer, data, total } = plans[mode];
     return { name: mode, parts: [activations, workspace, parameters + gradients + optimizer, data], after: bytes(total) };
   });
@@ -84,7 +83,7 @@ function describe(
   return [
     `${spec.name}, batch size ${batchSize}${kind}`,
     "",
-    table([["", ...MODES], ...rows]),
+    table([["", ...ACTIVATIONS], ...rows]),
     "",
     stackedBars(bars, ["activations", "workspace", "parameters, gradients, optimizer", "data"], process.stdout.columns),
     ...(fits.length > 0 ? ["", ...fits] : []),

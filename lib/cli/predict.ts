@@ -2,8 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { type Batch, inOrder } from "../data/dataset.js";
 import { type DatasetOptions, openDataset } from "../data/open.js";
-import { isEncoded } from "../data/picture.js";
-import { toPixels } from "../data/sequence.js";
+import { isEncoded, toPixels } from "../data/picture.js";
 import { RevNetError } from "../errors.js";
 import { loadNetwork } from "../network/network.js";
 import type { NetworkSpec } from "../network/spec.js";
@@ -94,7 +93,7 @@ async function readFiles(files: string[], { input }: NetworkSpec): Promise<Image
     const bytes = await readFile(file).catch((cause: Error) => {
       throw new RevNetError("ERR_FILE", `cannot read ${file}: ${cause.message}`, { cause });
     });
-    if (bytes.length % imageBytes !== 0 && isEncoded(bytes)) {
+    if (isEncoded(bytes)) {
       parts.push(await toPixels(bytes, input, file));
       names.push(file);
     } else {

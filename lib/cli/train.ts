@@ -1,6 +1,6 @@
 /** revnet train */
 import { RevNetError } from "../errors.js";
-import { memoryPlan } from "../network/network.js";
+import { memoryPlan } from "../network/memory.js";
 import type { VerificationEvent } from "../training/events.js";
 import type { TrainOptions } from "../training/options.js";
 import type { Summary } from "../training/summary.js";

@@ -4,6 +4,7 @@
  * the picture, or a random part of it, resized. A pack (pack.ts) keeps pictures, so a packed image and its file give the same bits.
  */
 import type Sharp from "sharp";
+import { RevNetError } from "../errors.js";
 import { loadSharp } from "./sharp.js";
 
 export type Shape = readonly [height: number, width: number, channels: number];
@@ -81,6 +82,32 @@ export function cropCentre({ height, width, pixels }: Picture, [h, w, c]: Shape,
   for (let row = 0; row < h; row++) {
     const from = ((top + row) * width + left) * c;
     out.set(pixels.subarray(from, from + w * c), row * w * c);
+  }
+}
+
+/**
+ * An image's bytes as pixels of the shape: a JPEG, PNG or WebP file is decoded, resized and cropped to its middle; pixels of that shape
+ * are taken as they are.
+ * @param where what messages call the image
+ * @throws RevNetError ERR_INVALID_DATA, ERR_SHARP_MISSING
+ */
+export async function toPixels(image: Uint8Array, shape: Shape, where: string): Promise<Uint8Array> {
+  const elements = shape[0] * shape[1] * shape[2];
+  const invalid = (what: string, cause?: unknown) => new RevNetError("ERR_INVALID_DATA", `${where}: ${what}`, { cause });
+  if (!isEncoded(image) || !hasPictures(shape)) {
+    if (image.length === elements) return image;
+    if (!hasPictures(shape)) throw invalid(`expected ${shape.join(" x ")} = ${elements} bytes, got ${image.length}`);
+    throw invalid(`expected ${shape.join(" x ")} = ${elements} bytes, or those of a JPEG, PNG or WebP file, got ${image.length}`);
+  }
+  try {
+    const pixels = new Uint8Array(elements);
+    cropCentre(await decodePicture(image, shape), shape, pixels);
+    return pixels;
+  } catch (cause) {
+    if (cause instanceof RevNetError) throw cause;
+    // Pixels may begin as a file does.
+    if (image.length === elements) return image;
+    throw invalid((cause as Error).message, cause);
   }
 }
 

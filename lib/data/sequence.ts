@@ -16,7 +16,7 @@ import {
   type StreamedSplit,
 } from "./dataset.js";
 import { Pacer } from "./pacer.js";
-import { cropCentre, decodePicture, hasPictures, isEncoded, type Shape } from "./picture.js";
+import { type Shape, toPixels } from "./picture.js";
 
 /** What a sequence of one's own gives. */
 export interface LabelledImage {
@@ -124,24 +124,6 @@ async function check(item: unknown, shape: Shape, classes: number, where: string
     throw invalid(`${where}.label: expected a class from 0 to ${classes - 1}, got ${describe(label)}`);
   if (!(image instanceof Uint8Array)) throw invalid(`${where}.image: expected a Uint8Array, got ${describe(image)}`);
   return { image: await toPixels(image, shape, `${where}.image`), label: label! };
-}
-
-/**
- * An image of the shape: as it is, or decoded, resized and cropped to its middle.
- * @throws RevNetError ERR_INVALID_DATA, ERR_SHARP_MISSING
- */
-export async function toPixels(image: Uint8Array, shape: Shape, where = "image"): Promise<Uint8Array> {
-  const elements = shape[0] * shape[1] * shape[2];
-  if (image.length === elements) return image;
-  if (!isEncoded(image))
-    throw invalid(
-      `${where}: expected ${shape.join(" x ")} = ${elements} bytes, or those of a JPEG, PNG or WebP file, got ${image.length}`,
-    );
-  if (!hasPictures(shape)) throw invalid(`${where}: an image file has 1 or 3 channels, expected ${shape[2]}`);
-  const picture = await guarded(where, () => decodePicture(image, shape));
-  const pixels = new Uint8Array(elements);
-  cropCentre(picture, shape, pixels);
-  return pixels;
 }
 
 /** All images of an iterable, in memory. */

@@ -1,6 +1,7 @@
 /** Images and labels on their way into a network: checks, and the arithmetic from bytes to what the first convolution reads. */
 
 import { type AnySplit, isStreamed } from "../data/dataset.js";
+import { toPixels } from "../data/picture.js";
 import { RevNetError } from "../errors.js";
 import { describe } from "../validation.js";
 import type { RealArray } from "./parameters.js";
@@ -19,6 +20,8 @@ export interface Preprocessing {
 
 /** [count][height][width][channels], 0 to 255. */
 export type Images = Uint8Array | Float32Array | Float64Array;
+/** The bytes of JPEG, PNG or WebP files, one image each; or of one image's pixels, [height][width][channels]. */
+export type ImageFiles = readonly Uint8Array[];
 /** One class for each image, in [0, classes). */
 export type Labels = Int32Array | readonly number[];
 
@@ -42,6 +45,17 @@ export function checkPreprocessing(spec: NetworkSpec, value: unknown, code = COD
   if (typeof scale !== "number" || !Number.isFinite(scale) || scale === 0)
     throw new RevNetError(code, `preprocessing: scale: expected a finite number other than 0, got ${describe(scale)}`);
   return { mean: Float32Array.from(mean as ArrayLike<number>), scale };
+}
+
+/** One after another, as a network's input. @throws RevNetError ERR_INVALID_ARGUMENT, ERR_INVALID_DATA, ERR_SHARP_MISSING */
+export async function decodeImages(spec: NetworkSpec, files: ImageFiles): Promise<Uint8Array> {
+  const pixels = new Uint8Array(files.length * imageElements(spec));
+  const decode = async (file: unknown, i: number) => {
+    if (!(file instanceof Uint8Array)) throw new RevNetError(CODE, `images[${i}]: expected a Uint8Array, got ${describe(file)}`);
+    pixels.set(await toPixels(file, spec.input, `images[${i}]`), i * imageElements(spec));
+  };
+  await Promise.all(files.map(decode));
+  return pixels;
 }
 
 /** @returns how many images there are */

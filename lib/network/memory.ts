@@ -10,7 +10,7 @@ import { imageElements } from "./images.js";
 import { type Model, resolveModel } from "./models.js";
 import { trainingProgram } from "./program.js";
 import { MAX_BATCH } from "./recipe.js";
-import type { Activations, Program, Streams } from "./recorder.js";
+import { ACTIVATIONS, type Activations, type Program, STREAMS, type Streams } from "./recorder.js";
 import type { NetworkSpec } from "./spec.js";
 import { buildTopology } from "./topology.js";
 import { larger, requireReversible, verificationPrograms } from "./verification.js";
@@ -39,8 +39,8 @@ export function memoryPlan(model: Model, options: MemoryPlanOptions): MemoryRepo
   const spec = resolveModel(model);
   const n = checkInteger(options.batchSize, 1, MAX_BATCH, "batchSize", code);
   const count = checkInteger(options.images ?? n, 1, 2 ** 31 - 1, "images", code);
-  const activations = checkChoice(options.activations ?? "reversible", ["reversible", "stored"], "activations", code);
-  const streams = checkChoice(options.streams ?? "fixed", ["fixed", "float32"], "streams", code);
+  const activations = checkChoice(options.activations ?? "reversible", ACTIVATIONS, "activations", code);
+  const streams = checkChoice(options.streams ?? "fixed", STREAMS, "streams", code);
 
   const topology = buildTopology(spec);
   const buffers = new NetworkBuffers(topology);

@@ -2,29 +2,28 @@
  * A network on a device: its parameters, and what can be done with them. Work runs on a thread of the network's own, in
  * the order of the calls; several may be under way at once.
  */
-import type { BufferId, MemoryReport, Values } from "../../binding.js";
-import type { AnyDataset, AnySplit, Split } from "../data/dataset.js";
+import type { MemoryReport } from "../../binding.js";
+import type { AnyDataset, AnySplit } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
 import { writeOnnx } from "../formats/onnx.js";
-import { checkBoolean, checkChoice, checkInteger, checkOptions } from "../validation.js";
+import { checkChoice, checkOptions } from "../validation.js";
 import { chooseDevice, DEVICE_KEYS, type DeviceChoice, type DeviceOptions } from "./device.js";
-import { type DeviceSplit, Executor } from "./executor.js";
+import { Executor } from "./executor.js";
 import { checkClassNames, modelMetadata, readModel, writeModel } from "./file.js";
 import type { ParameterInput, ParameterTensor } from "./host.js";
-import type { Images, Labels, Preprocessing } from "./images.js";
+import type { ImageFiles, Images, Labels, Preprocessing } from "./images.js";
 import * as images from "./images.js";
-import { type Evaluation, type EvaluationOptions, Inference, optional, zeroed } from "./inference.js";
-import { explainMemory } from "./memory.js";
+import { type Evaluation, type EvaluationOptions, Inference } from "./inference.js";
 import { type Model, resolveModel } from "./models.js";
 import { onnxGraph } from "./onnx.js";
-import { type RealArray, unpack } from "./parameters.js";
-import { gradientProgram, type ImageSource, reconstructProgram, trainingProgram } from "./program.js";
-import { MAX_BATCH } from "./recipe.js";
-import type { Activations, Streams } from "./recorder.js";
+import type { RealArray } from "./parameters.js";
+import { checkActivations, Preparation, type TrainingOptions } from "./preparation.js";
+import { type LossAndGradients, Probe, type Reconstruction } from "./probe.js";
+import { type Activations, STREAMS, type Streams } from "./recorder.js";
 import type { NetworkSpec } from "./spec.js";
-import { buildTopology, norms, type Topology } from "./topology.js";
-import { checkSeed, TrainingStep } from "./training-step.js";
-import { type BlockError, blockErrors, requireReversible, Verification } from "./verification.js";
+import { buildTopology, type Topology } from "./topology.js";
+import { checkSeed, type TrainingStep } from "./training-step.js";
+import type { Verification } from "./verification.js";
 
 /** What createNetwork and loadNetwork take. */
 export interface NetworkOptions extends DeviceOptions {
@@ -33,45 +32,6 @@ export interface NetworkOptions extends DeviceOptions {
   /** Default "fixed", which is exact. ResNets have real streams in either case. */
   readonly streams?: Streams | undefined;
 }
-
-/** What Network.prepareTraining takes. */
-export interface TrainingOptions {
-  /** Images of a step. */
-  readonly batchSize: number;
-  /** Default "reversible". The weights that training gives are the same, bit for bit. */
-  readonly activations?: Activations;
-  /** Images kept on the device for as long as the network; absent: each step is given normalised images. */
-  readonly data?: Split;
-  /** Each step is given images as bytes, which are preprocessed on the device. */
-  readonly bytes?: boolean;
-  /** Random crops out of images padded by so many pixels, and random mirroring; default none. Only with `data` or `bytes`. */
-  readonly padding?: number;
-  readonly flip?: boolean;
-}
-
-/** What Network.lossAndGradients gives. */
-export interface LossAndGradients {
-  /** Mean cross-entropy of the batch, in nats. */
-  readonly loss: number;
-  /** [n][classes]. */
-  readonly logits: RealArray;
-  /** Of every trained parameter, with its name and shape. */
-  readonly gradients: ReadonlyMap<string, ParameterTensor>;
-  /** Stream elements that left the fixed-point range. */
-  readonly outOfRange: number;
-}
-
-/** What Network.reconstruct gives. */
-export interface Reconstruction {
-  /** Largest difference between a block's inputs and what inverting gave back, for each reversible block. */
-  readonly blocks: readonly BlockError[];
-  /** The largest of these. */
-  readonly max: number;
-  /** Stream elements that left the fixed-point range. */
-  readonly outOfRange: number;
-}
-
-export { type MemoryPlanOptions, memoryPlan } from "./memory.js";
 
 const CODE = "ERR_INVALID_ARGUMENT";
 const NETWORK_KEYS = ["seed", "streams", ...DEVICE_KEYS];
@@ -125,17 +85,21 @@ export class Network {
   readonly #topology: Topology;
   readonly #executor: Executor;
   readonly #inference: Inference;
+  readonly #preparation: Preparation;
+  readonly #probe: Probe;
   #preprocessing: Preprocessing;
   #classNames: readonly string[] | undefined;
 
   /** `spec` has been checked; see createNetwork. @internal */
   constructor(spec: NetworkSpec, { seed = 0, streams = "fixed", ...device }: NetworkOptions) {
     this.spec = spec;
-    this.streams = checkChoice(streams, ["fixed", "float32"], "streams", CODE);
+    this.streams = checkChoice(streams, STREAMS, "streams", CODE);
     this.#choice = chooseDevice(device);
     this.#topology = buildTopology(spec);
     this.#executor = new Executor(this.#topology, this.#choice.options, checkSeed(seed));
     this.#inference = new Inference(this.#topology, this.#executor, this.streams);
+    this.#preparation = new Preparation(this.#topology, this.#executor, this.streams, this.#choice.options);
+    this.#probe = new Probe(this.#topology, this.#executor, this.streams);
     this.#preprocessing = images.defaultPreprocessing(spec);
     this.preprocessing = this.#preprocessing;
   }
@@ -218,19 +182,23 @@ export class Network {
 
   /**
    * Class probabilities by the running statistics, [count][classes].
-   * @param pixels [count][height][width][channels], 0 to 255; any count
+   * @param pixels any count of images: [count][height][width][channels], 0 to 255; or an array of JPEG, PNG or WebP files, each its bytes,
+   *   which are turned upright, resized, and cropped to their middle, as those of data sets are
    * @returns count * classes numbers; each image's sum to 1
+   * @throws RevNetError ERR_INVALID_DATA naming the file by its index, if it cannot be decoded; ERR_SHARP_MISSING
    */
-  async predict(pixels: Images): Promise<Float32Array> {
+  async predict(pixels: Images | ImageFiles): Promise<Float32Array> {
     return images.softmax(await this.logits(pixels), this.spec.classes);
   }
 
   /**
    * What predict takes the softmax of: [count][classes], Float64Array on the reference.
-   * @param pixels [count][height][width][channels], 0 to 255; any count
+   * @param pixels as predict's
+   * @throws RevNetError as predict
    */
-  logits(pixels: Images): Promise<RealArray> {
-    return this.#inference.logits(pixels, this.#preprocessing);
+  async logits(pixels: Images | ImageFiles): Promise<RealArray> {
+    const decoded = Array.isArray(pixels) ? await images.decodeImages(this.spec, pixels) : (pixels as Images);
+    return this.#inference.logits(decoded, this.#preprocessing);
   }
 
   /**
@@ -255,24 +223,7 @@ export class Network {
     options: { readonly activations?: Activations } = {},
   ): Promise<LossAndGradients> {
     checkOptions(options, ["activations"]);
-    const n = images.checkNormalized(this.spec, normalized);
-    const classOf = images.checkLabels(this.spec, labels, n);
-    const activations = checkActivations(options.activations);
-    const recorded = this.#executor.program(`gradients ${n} ${activations}`, (buffers) =>
-      gradientProgram(this.#topology, buffers, { n, activations, streams: this.streams, source: { type: "real" } }),
-    );
-    const { inputs, outOfRange, loss, logits } = recorded.program;
-    const { layout, gradients: flatGradients } = this.#executor.buffers;
-    const results = await this.#executor.run(
-      recorded,
-      [[inputs.images!, normalized], [inputs.labels!, classOf], ...zeroed(outOfRange)],
-      [loss, logits, flatGradients!, ...optional(outOfRange)],
-    );
-    const flat = results[2] as RealArray;
-    const gradients = new Map<string, ParameterTensor>();
-    for (const [name, entry] of layout.entries)
-      if (entry.buffer === "parameters") gradients.set(name, { shape: [...entry.shape], data: unpack(entry, flat) });
-    return { loss: results[0]![0]!, logits: results[1] as RealArray, gradients, outOfRange: results[3]?.[0] ?? 0 };
+    return this.#probe.lossAndGradients(normalized, labels, checkActivations(options.activations));
   }
 
   /**
@@ -282,21 +233,7 @@ export class Network {
    * @throws RevNetError ERR_NOT_REVERSIBLE where no block is
    */
   async reconstruct(pixels: Images): Promise<Reconstruction> {
-    const n = images.checkBatch(this.spec, pixels);
-    requireReversible(this.#topology);
-    const recorded = this.#executor.program(`reconstruct ${n}`, (buffers) =>
-      reconstructProgram(this.#topology, buffers, { n, streams: this.streams, source: { type: "real" } }),
-    );
-    const { program } = recorded;
-    const { inputs, outOfRange } = program;
-    const normalized = images.normalize(pixels, this.#preprocessing);
-    const results = await this.#executor.run(
-      recorded,
-      [[inputs.images!, normalized], ...zeroed(outOfRange)],
-      [program.errors, ...optional(outOfRange)],
-    );
-    const { blocks, maxError } = blockErrors(program, results[0] as RealArray);
-    return { blocks, max: maxError, outOfRange: results[1]?.[0] ?? 0 };
+    return this.#probe.reconstruct(pixels, this.#preprocessing);
   }
 
   /**
@@ -304,30 +241,7 @@ export class Network {
    * Momenta begin at 0 and are the network's: steps prepared later go on with them.
    */
   async prepareTraining(options: TrainingOptions): Promise<TrainingStep> {
-    checkOptions(options, ["batchSize", "activations", "data", "bytes", "padding", "flip"]);
-    const n = checkInteger(options.batchSize, 1, MAX_BATCH, "batchSize", CODE);
-    const activations = checkActivations(options.activations);
-    const few = norms(this.#topology).find(({ pixels }) => n * pixels < 2);
-    if (few)
-      throw new RevNetError(
-        CODE,
-        `batchSize: ${few.name} would have one value per channel, which has no variance; expected at least 2`,
-      );
-    const [source, batch] = this.#source(options);
-    const memory = { batchSize: n, activations, streams: this.streams, images: options.data?.count, ...this.#choice.options };
-    const withinMemory = <T>(work: () => Promise<T>) =>
-      explainMemory(this.spec, memory, () => this.#executor.session.allocated().total, work);
-    const recorded = await withinMemory(async () =>
-      this.#executor.program(`training ${n} ${activations} ${JSON.stringify(source)}`, (buffers) =>
-        trainingProgram(this.#topology, buffers, { n, activations, streams: this.streams, source }),
-      ),
-    );
-    if (options.data) await this.#executor.sendSplit(options.data);
-    const run = (inputs: [BufferId, Values][], outputs: BufferId[]) => {
-      this.#executor.host.markTrained();
-      return withinMemory(() => this.#executor.run(recorded, inputs, outputs));
-    };
-    return new TrainingStep(this.spec, recorded.program, run, () => this.#executor.session.planned(recorded.id), batch);
+    return this.#preparation.training(options, this.#preprocessing.scale);
   }
 
   /**
@@ -336,20 +250,7 @@ export class Network {
    * @internal
    */
   async prepareVerification(options: TrainingOptions): Promise<Verification> {
-    const [source, batch] = this.#source(options);
-    const verification = new Verification(this.#topology, this.#executor, options.batchSize, this.streams, source, batch);
-    if (options.data) await this.#executor.sendSplit(options.data);
-    return verification;
-  }
-
-  /** Where the images of a training step come from; those that come as bytes are a data set of one batch, written anew for each step. */
-  #source(options: TrainingOptions): [source: ImageSource, batch: DeviceSplit | undefined] {
-    const augment = augmentation(this.spec, options);
-    const split = options.data === undefined ? undefined : images.checkSplit(this.spec, options.data);
-    const batch = options.bytes ? this.#executor.addBatch(options.batchSize, images.imageElements(this.spec)) : undefined;
-    const device = batch ?? (split && this.#executor.addSplit(split));
-    if (!device) return [{ type: "real" }, undefined];
-    return [{ type: "dataset", ...device, ...augment, scale: this.#preprocessing.scale }, batch];
+    return this.#preparation.verification(options, this.#preprocessing.scale);
   }
 
   /** Bytes allocated now, by category. */
@@ -383,12 +284,4 @@ export class Network {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-function checkActivations(value: unknown): Activations {
-  return checkChoice(value ?? "reversible", ["reversible", "stored"], "activations", CODE);
-}
-
-function augmentation({ input: [h, w] }: NetworkSpec, { padding = 0, flip = false }: TrainingOptions) {
-  return { padding: checkInteger(padding, 0, Math.min(h, w), "padding", CODE), flip: checkBoolean(flip, "flip", CODE) };
 }

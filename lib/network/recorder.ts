@@ -8,6 +8,9 @@ export type Streams = "fixed" | "float32";
 /** "reversible": rebuilt in the backward pass; "stored": kept from the forward pass. A ResNet stores in either case. */
 export type Activations = "reversible" | "stored";
 
+export const STREAMS: readonly Streams[] = ["fixed", "float32"];
+export const ACTIVATIONS: readonly Activations[] = ["reversible", "stored"];
+
 export interface Program {
   readonly locals: BufferRecord[];
   readonly ops: Op[];

@@ -5,7 +5,7 @@ import { Worker } from "node:worker_threads";
 import { type AnyDataset, readImages } from "../data/dataset.js";
 import type { MemoryReport } from "../native/index.js";
 import type { Evaluation } from "../network/inference.js";
-import type { Reconstruction } from "../network/network.js";
+import type { Reconstruction } from "../network/probe.js";
 import type { NetworkSpec } from "../network/spec.js";
 import type { Task } from "./memory-worker.js";
 import { dataUrl, encodePng, shrinkImage } from "./png.js";

@@ -2,6 +2,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { RevNetError } from "../errors.js";
 import { type MemoryPlanOptions, memoryPlan } from "../network/memory.js";
+import { ACTIVATIONS } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
 import type { DepthPlan } from "./analysis.js";
 
@@ -16,9 +17,7 @@ export interface Task {
 function planDepth({ spec, options }: Task, factor: number): DepthPlan[] {
   const { recipe: _, ...deeper } = { ...spec, units: spec.units.map((units) => units * factor) };
   try {
-    const [reversible, stored] = (["reversible", "stored"] as const).map((activations) =>
-      memoryPlan(deeper, { ...options, activations }),
-    );
+    const [reversible, stored] = ACTIVATIONS.map((activations) => memoryPlan(deeper, { ...options, activations }));
     return [{ factor, blocks: deeper.units.reduce((sum, units) => sum + units), reversible: reversible!, stored: stored! }];
   } catch (error) {
     if (error instanceof RevNetError) return [];

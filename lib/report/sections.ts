@@ -1,4 +1,5 @@
 /** What a report shows beside its charts: figures, tables, the confusion matrix, images. */
+import { ACTIVATIONS } from "../network/recorder.js";
 import { bytes, percent } from "../text.js";
 import type { Analysis, Mistake } from "./analysis.js";
 import { storesLess } from "./charts.js";
@@ -93,7 +94,7 @@ export function settings({ settings, summary }: RunFiles): Html {
 export function memory(plans: Analysis["memory"], chart: Html): Html {
   const reversible = storesLess(plans);
   const bars = plans.flatMap(({ factor, blocks, ...modes }) =>
-    (reversible ? (["reversible", "stored"] as const) : (["stored"] as const)).map((mode) => ({
+    (reversible ? ACTIVATIONS : (["stored"] as const)).map((mode) => ({
       name: `${mode}, ${whole(blocks)} blocks${factor === 1 ? " (this network)" : ""}`,
       report: modes[mode],
     })),

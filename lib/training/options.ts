@@ -15,12 +15,10 @@ import {
   type OptimizerRecipe,
   type Recipe,
 } from "../network/recipe.js";
+import { ACTIVATIONS, type Activations, STREAMS, type Streams } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
 import { checkBoolean, checkChoice, checkInteger, checkKeys, describe } from "../validation.js";
 import { resolveSchedule, type Schedule, type ScheduleName } from "./schedule.js";
-
-export const ACTIVATIONS = ["reversible", "stored"] as const;
-export const STREAMS = ["fixed", "float32"] as const;
 
 export interface TrainOptions {
   /** A published model's name, a path to a JSON file, or a spec. Named models take the data's number of classes. */
@@ -46,9 +44,9 @@ export interface TrainOptions {
   /** "auto" (default), "cpu", "cuda", "cuda:N" or "reference". */
   device?: string | undefined;
   /** "reversible" (default): rebuild activations; "stored": keep them, for comparison. The weights are the same. */
-  activations?: (typeof ACTIVATIONS)[number] | undefined;
+  activations?: Activations | undefined;
   /** "fixed" (default): exact; "float32": the paper's arithmetic, whose drift can be studied. */
-  streams?: (typeof STREAMS)[number] | undefined;
+  streams?: Streams | undefined;
   /** "float32" (default), or "tf32" or "bfloat16" for the operands of convolutions on a GPU. */
   precision?: Precision | undefined;
   /** Overrides of the recipe's. */
@@ -99,8 +97,8 @@ export interface Settings {
   batchSize: number;
   seed: number;
   device: string;
-  activations: (typeof ACTIVATIONS)[number];
-  streams: (typeof STREAMS)[number];
+  activations: Activations;
+  streams: Streams;
   precision: Precision;
   optimizer: OptimizerRecipe;
   schedule: Schedule;

@@ -2,6 +2,7 @@
 import type { MemoryReport } from "../../binding.js";
 import type { Precision } from "../network/device.js";
 import type { Network } from "../network/network.js";
+import type { Activations, Streams } from "../network/recorder.js";
 import type { StepEvent, ValidationEvent } from "./events.js";
 import type { Settings } from "./options.js";
 
@@ -10,8 +11,8 @@ export interface Summary {
   kind: "revnet" | "resnet";
   /** How many numbers are trained. */
   parameters: number;
-  activations: "reversible" | "stored";
-  streams: "fixed" | "float32";
+  activations: Activations;
+  streams: Streams;
   precision: Precision;
   device: string;
   threads: number;

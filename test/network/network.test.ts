@@ -4,8 +4,10 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { expect } from "chai";
+import { loadSharp } from "../../lib/data/sharp.js";
 import { readSafetensors, writeSafetensors } from "../../lib/formats/safetensors.js";
-import { createNetwork, loadNetwork, memoryPlan, type Network, type NetworkOptions } from "../../lib/network/network.js";
+import { memoryPlan } from "../../lib/network/memory.js";
+import { createNetwork, loadNetwork, type Network, type NetworkOptions } from "../../lib/network/network.js";
 import { rejection } from "../support/errors.js";
 import { largestDifference, onEveryDevice, randomImages, randomSplit, roughNetwork, TINY, thrown } from "./support.js";
 
@@ -73,6 +75,28 @@ onEveryDevice("a network", ({ options, exact }) => {
     }
     expect(largestDifference(await network.predict(pixelsOf(images)), all)).to.be.below(1e-4);
     expect(await network.predict(new Uint8Array(0))).to.have.length(0);
+  });
+
+  it("predicts image files, whatever their sizes and formats, and pixels among them", async () => {
+    const sharp = loadSharp();
+    const blue = { r: 0, g: 10, b: 200 };
+    const whole = (width: number, height: number) => sharp({ create: { width, height, channels: 3, background: blue } });
+    const pixels = Uint8Array.from({ length: 192 }, (_, i) => [blue.r, blue.g, blue.b][i % 3]!);
+    // Its first bytes are those of a JPEG file.
+    const alike = randomSplit(spec, 1).images;
+    alike.set([0xff, 0xd8, 0xff]);
+    const files = [await whole(50, 40).png().toBuffer(), pixels, await whole(8, 9).webp({ lossless: true }).toBuffer(), alike];
+    const expected = await network.predict(Buffer.concat([pixels, pixels, pixels, alike]));
+    expect(await network.predict(files)).to.deep.equal(expected);
+    expect(await network.predict([])).to.have.length(0);
+
+    const damaged = files[0]!.subarray(0, 60);
+    expect(await rejection(network.predict([pixels, damaged]), "ERR_INVALID_DATA")).to.match(/^images\[1\]: .*damaged/);
+    const short = new Uint8Array(191);
+    expect(await rejection(network.predict([short]), "ERR_INVALID_DATA")).to.match(/expected 8 x 8 x 3 = 192 bytes, .* got 191/);
+    expect(await rejection(network.logits([pixels, 7] as never), "ERR_INVALID_ARGUMENT")).to.match(
+      /^images\[1\]: expected a Uint8Array/,
+    );
   });
 
   it("evaluates by what it predicts, whatever the size of the batch", async () => {

@@ -1,7 +1,8 @@
 /** What the package promises of whole networks: exactness, determinism, memory that does not grow with depth. */
 import { expect } from "chai";
 import type { MemoryReport } from "../../binding.js";
-import { createNetwork, memoryPlan, type Network, type NetworkOptions } from "../../lib/network/network.js";
+import { memoryPlan } from "../../lib/network/memory.js";
+import { createNetwork, type Network, type NetworkOptions } from "../../lib/network/network.js";
 import type { Activations } from "../../lib/network/recorder.js";
 import type { NetworkSpec } from "../../lib/network/spec.js";
 import { onEveryDevice, randomImages, randomSplit, roughNetwork, TINY } from "./support.js";
