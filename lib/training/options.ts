@@ -27,15 +27,17 @@ export interface TrainOptions {
   data: DatasetName | DatasetInput | AnyDataset;
   /** Folder of the data set's files; not for `shapes`. */
   dataDir?: string | undefined;
-  /** Number of training and of test images (see openDataset); default all. */
+  /** So many training images (see openDataset); default all. */
   trainCount?: number | undefined;
+  /** So many test images, likewise. */
   testCount?: number | undefined;
   /** image-folder without validation images of its own: the share of each class that is kept for it; default 0.1. */
   validationShare?: number | undefined;
   /** image-folder: "skip" (default) goes on without images that cannot be decoded, and reports them; "fail" ends the run. */
   brokenImages?: (typeof BROKEN_IMAGES)[number] | undefined;
-  /** How long to train: one of the two; default the recipe's steps. An epoch is floor(images / batchSize) steps. */
+  /** How long to train: passes over the training images, of floor(images / batchSize) steps each. Give this or `steps`. */
   epochs?: number | undefined;
+  /** How long to train: updates of the weights. Give this or `epochs`; default the recipe's steps. */
   steps?: number | undefined;
   /** Images of a step; default the recipe's. */
   batchSize?: number | undefined;
@@ -47,11 +49,11 @@ export interface TrainOptions {
   activations?: Activations | undefined;
   /** "fixed" (default): exact; "float32": the paper's arithmetic, whose drift can be studied. */
   streams?: Streams | undefined;
-  /** "float32" (default), or "tf32" or "bfloat16" for the operands of convolutions on a GPU. */
+  /** "float32" (default); "tf32" or "bfloat16" rounds the operands of convolutions for a GPU's tensor cores. Sums, weights and streams stay. */
   precision?: Precision | undefined;
-  /** Overrides of the recipe's. */
+  /** SGD: `learningRate`, `momentum` and `weightDecay`; what is not given is the recipe's. */
   optimizer?: Partial<OptimizerRecipe> | undefined;
-  /** A schedule or the name of one; default the recipe's. */
+  /** How the learning rate changes: a schedule, or its name: "step", "constant" or "cosine"; default the recipe's. */
   schedule?: Schedule | ScheduleName | undefined;
   /** true (default): the recipe's shifts and flips; false: none. */
   augment?: boolean | AugmentRecipe | undefined;
@@ -231,6 +233,12 @@ export function specFor(model: Model, dataset: Pick<AnyDataset, "name" | "shape"
       `model: ${spec.name} takes ${spec.input.join("x")} images, but those of ${dataset.name} are ${dataset.shape.join("x")}`,
     );
   return spec;
+}
+
+/** What config.json holds: the options as they were resolved, but for those of this process alone. */
+export function configOf(settings: Settings, model: NetworkSpec, steps: number): object {
+  const { signal: _, model: __, resume: ___, ui: ____, length, data, ...rest } = settings;
+  return { model, data: typeof data === "string" ? data : data.name, ...rest, ...length, steps };
 }
 
 function checkData(given: TrainOptions): Settings["data"] {

@@ -5,9 +5,10 @@ import { readDataset } from "../data/sequence.js";
 import { RevNetError } from "../errors.js";
 import { resolveModel } from "../network/models.js";
 import { createNetwork } from "../network/network.js";
+import type { Send } from "./journal.js";
 import { resolveOptions, type Settings, specFor, type TrainOptions } from "./options.js";
 import { type TrainingResult, TrainingRun } from "./run.js";
-import { type Send, Trainer, throwIfAborted } from "./trainer.js";
+import { Trainer, throwIfAborted } from "./trainer.js";
 
 /** Images come as bytes and enter the network as (byte - mean) / 255. */
 const SCALE = 1 / 255;

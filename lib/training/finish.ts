@@ -1,0 +1,79 @@
+/** The end of a run: the parameters that it leaves, its summary, and its files. */
+import { type AnyDataset, readImages } from "../data/dataset.js";
+import type { RevNetError } from "../errors.js";
+import type { Network } from "../network/network.js";
+import type { Reconstruction } from "../network/probe.js";
+import type { Findings } from "../report/analysis.js";
+import type { BestSoFar } from "./best.js";
+import type { Progress } from "./checkpoint.js";
+import type { Journal } from "./journal.js";
+import type { Keeper } from "./keeper.js";
+import type { Settings } from "./options.js";
+import { type Summary, summarize } from "./summary.js";
+
+export interface Ended {
+  readonly settings: Settings;
+  readonly dataset: AnyDataset;
+  readonly network: Network;
+  readonly journal: Journal;
+  readonly keeper: Keeper | undefined;
+  readonly best: BestSoFar;
+  readonly progress: Omit<Progress, "metricsBytes">;
+  readonly stepsPerEpoch: number;
+  /** Bytes at the peak. */
+  readonly memory: Summary["memory"];
+  /** The one that the report shows. */
+  readonly evaluation: Findings["evaluation"];
+  /** Whether the run was not aborted. */
+  readonly complete: boolean;
+}
+
+/** Writes what remains to be written. `fileError`: why some of it could not be. */
+export async function finish(run: Ended): Promise<{ summary: Summary; fileError: RevNetError | undefined }> {
+  const { settings, dataset, network, journal, keeper, best, progress, stepsPerEpoch, memory, evaluation, complete } = run;
+  await network.refreshParameters();
+  const unkept = await keeper?.checkpoint(network, progress);
+  const restored = complete && settings.patience !== undefined && (await restoreBest(run));
+  const last = journal.history.validations.at(-1);
+  const reconstruction = complete && settings.activations === "reversible" ? await invert(run) : undefined;
+  const summary = summarize({
+    settings,
+    network,
+    steps: journal.history.steps,
+    done: progress.step,
+    stepsPerEpoch,
+    validation: restored ? best.best : last?.step === progress.step ? last : undefined,
+    memory,
+    reconstruction: { exact: reconstruction ? reconstruction.max === 0 : null, outOfRange: journal.outOfRange },
+    brokenImages: journal.brokenImages,
+  });
+  const { batchSize, streams, precision, threads } = settings;
+  const { spec, device } = network;
+  const findings = { spec, dataset, plan: { batchSize, streams, precision, threads, device }, evaluation, reconstruction };
+  const fileError = (await keeper?.finish(network, summary, findings)) ?? unkept;
+  if (complete) await journal.send({ type: "done", summary });
+  return { summary, fileError };
+}
+
+/** Gives the network the parameters of the best validation. Whether it has them now. */
+async function restoreBest({ network, journal, keeper, best: { best, parameters }, progress }: Ended): Promise<boolean> {
+  if (best === null || best.step === progress.step) return false;
+  const found = parameters ?? (await keeper?.readBest(best.step))?.parameters;
+  if (found) network.setParameters(found);
+  else
+    await journal.send({
+      type: "warning",
+      step: progress.step,
+      code: "ERR_FILE",
+      message: `the parameters of the best validation, at step ${best.step}, are lost; the network has those of the last step`,
+    });
+  return found !== undefined;
+}
+
+/** Inverts the trained network on a training batch; undefined where no block is invertible. */
+async function invert({ settings, dataset, network }: Ended): Promise<Reconstruction | undefined> {
+  const { kind, units } = network.spec;
+  if (kind !== "revnet" || units.every((count) => count === 1)) return undefined;
+  const first = Array.from({ length: settings.batchSize }, (_, i) => i);
+  return network.reconstruct(await readImages(dataset.train, first));
+}
