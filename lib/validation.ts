@@ -23,10 +23,12 @@ export function nearest(name: string, candidates: Iterable<string>): string | un
   // Nobody mistypes a hundred characters; longer names would only cost time.
   if (name.length > 100) return undefined;
   const plain = (text: string) => text.toLowerCase().replace(/[-_ ]/g, "");
+  const letters = plain(name);
   let best: string | undefined;
-  let bestDistance = Math.max(2, Math.floor(name.length / 3)) + 1;
+  // Of a name of three letters or fewer, two others make another name.
+  let bestDistance = (letters.length > 3 ? Math.max(2, Math.floor(letters.length / 3)) : 1) + 1;
   for (const candidate of candidates) {
-    const distance = editDistance(plain(name), plain(candidate));
+    const distance = editDistance(letters, plain(candidate));
     if (distance < bestDistance && distance < candidate.length) [best, bestDistance] = [candidate, distance];
   }
   return best;

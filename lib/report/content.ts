@@ -4,7 +4,7 @@ import { type Chart, depthChart, reconstructionChart, stepCharts, verificationCh
 import { type Html, html } from "./html.js";
 import { chartFigure } from "./page.js";
 import type { RunFiles } from "./run-files.js";
-import { evaluation, memory, reconstruction, section, settings, state, tiles, verification } from "./sections.js";
+import { evaluation, leftOut, memory, reconstruction, section, settings, state, tiles, verification } from "./sections.js";
 
 /** Something that a live page replaces as a whole. */
 export interface Part {
@@ -19,7 +19,7 @@ export interface Content {
 }
 
 export function contentOf(run: RunFiles): Content {
-  const { analysis, verifications } = run;
+  const { analysis, verifications, brokenImages } = run;
   const curves = stepCharts([run], [""]);
   const verified = verifications.length > 0 ? verificationCharts(verifications) : [];
   const planned = analysis && analysis.memory.length > 0 ? depthChart(analysis.memory) : undefined;
@@ -33,6 +33,7 @@ export function contentOf(run: RunFiles): Content {
       ...(planned ? [{ id: "memory", html: memory(analysis!.memory, chartFigure(planned)) }] : []),
       ...(inverted ? [{ id: "reconstruction", html: reconstruction(analysis!.reconstruction!, chartFigure(inverted)) }] : []),
       ...(analysis ? [{ id: "evaluation", html: evaluation(analysis) }] : []),
+      ...(brokenImages.size > 0 ? [{ id: "left-out", html: leftOut(brokenImages) }] : []),
       { id: "settings", html: settings(run) },
     ],
     charts: [...curves, ...verified, ...(planned ? [planned] : []), ...(inverted ? [inverted] : [])],

@@ -7,7 +7,7 @@ import { type Content, contentOf } from "./content.js";
 import { type Html, html } from "./html.js";
 import type { Task } from "./memory-worker.js";
 import { type RunFiles, readRun, type StepRow, type ValidationRow, type VerificationRow } from "./run-files.js";
-import { figure, percentage, type Tile, tileList, whole } from "./sections.js";
+import { alarms, figure, percentage, type Tile, tileList, whole } from "./sections.js";
 import { ThinnedSteps } from "./thinned.js";
 
 /** Steps over which loss and throughput are averaged. */
@@ -35,7 +35,7 @@ type LiveRecord =
   | ({ type: "validation" } & ValidationRow)
   | ({ type: "verification" } & VerificationRow)
   | { type: "outOfRange"; step: number; count: number }
-  | { type: "brokenImage"; file: string };
+  | { type: "brokenImage"; file: string; reason: string };
 
 export class LiveRun {
   readonly #options: LiveRunOptions;
@@ -46,7 +46,7 @@ export class LiveRun {
   readonly #validations: ValidationRow[] = [];
   readonly #verifications: VerificationRow[] = [];
   #outOfRange = 0;
-  #broken = 0;
+  readonly #broken = new Map<string, string>();
   #plans: DepthPlan[] = [];
   #ending: Ending | undefined;
   #files: RunFiles | undefined;
@@ -80,7 +80,7 @@ export class LiveRun {
         this.#outOfRange += record.count;
         break;
       case "brokenImage":
-        this.#broken += 1;
+        this.#broken.set(record.file, record.reason);
         break;
     }
   }
@@ -100,7 +100,12 @@ export class LiveRun {
 
   content(): Content {
     const { folder = "", settings, config } = this.#options;
-    const rows = { ...this.#steps.rows, validations: this.#validations, verifications: this.#verifications };
+    const rows = {
+      ...this.#steps.rows,
+      validations: this.#validations,
+      verifications: this.#verifications,
+      brokenImages: this.#broken,
+    };
     const analysis = { classes: [], evaluation: null, reconstruction: null, memory: this.#plans };
     const content = contentOf(this.#files ?? { folder, config, settings, ...rows, torn: false, summary: undefined, analysis });
     const own: { [id: string]: Html | undefined } = { state: this.#state(), tiles: this.#files ? undefined : this.#tiles() };
@@ -146,8 +151,7 @@ export class LiveRun {
       ],
       ["activation memory", bytes(memory.activations), ratio],
       ["memory in all", bytes(memory.total), "planned"],
-      ...(this.#outOfRange > 0 ? [["out of range", whole(this.#outOfRange), "values of the streams"] as Tile] : []),
-      ...(this.#broken > 0 ? [["left out", whole(this.#broken), "images that cannot be decoded"] as Tile] : []),
+      ...alarms(this.#outOfRange, this.#broken.size),
     ];
     return tileList(tiles);
   }

@@ -63,6 +63,8 @@ export interface RunFiles {
   stepsEach?: number;
   validations: ValidationRow[];
   verifications: VerificationRow[];
+  /** Images that could not be decoded: what is wrong with each file. */
+  brokenImages: Map<string, string>;
   /** Whether the last line of metrics.jsonl is incomplete, as a run leaves it that is ended while writing. */
   torn: boolean;
   /** undefined: the file is missing, since the run goes on or was ended from outside. */
@@ -97,6 +99,7 @@ const verificationRow = record<VerificationRow>({
   cosine: nullable(number),
   blocks: blockErrors,
 });
+const brokenRow = record<{ file: string; reason: string }>({ file: text, reason: text });
 const config = record<Config>({
   model: record<Config["model"]>({ name: text, units: list(count) }),
   batchSize: count,
@@ -229,11 +232,11 @@ async function readMetrics(folder: string): Promise<Rows & Pick<RunFiles, "torn"
 }
 
 /** What a report shows of the lines of metrics.jsonl. */
-export type Rows = Pick<RunFiles, "steps" | "validations" | "verifications">;
-export const noRows = (): Rows => ({ steps: [], validations: [], verifications: [] });
+export type Rows = Pick<RunFiles, "steps" | "validations" | "verifications" | "brokenImages">;
+export const noRows = (): Rows => ({ steps: [], validations: [], verifications: [], brokenImages: new Map() });
 
-/** Of what a line may report, steps, validations and verifications are shown. */
-function take({ steps, validations, verifications }: Rows, value: unknown, where: string): void {
+/** Of what a line may report, these are shown. */
+function take({ steps, validations, verifications, brokenImages }: Rows, value: unknown, where: string): void {
   const { type } = record({ type: text })(value, where);
   // A run that was resumed from a checkpoint went some steps back.
   const goBack = (rows: { step: number }[], step: number) => {
@@ -253,6 +256,10 @@ function take({ steps, validations, verifications }: Rows, value: unknown, where
     const row = verificationRow(value, where);
     goBack(verifications, row.step);
     verifications.push(row);
+  }
+  if (type === "brokenImage") {
+    const { file, reason } = brokenRow(value, where);
+    brokenImages.set(file, reason);
   }
 }
 

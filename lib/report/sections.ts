@@ -11,6 +11,7 @@ const CATEGORIES = ["activations", "workspace", "parameters", "gradients", "opti
 /** Classes up to which the confusion matrix is a table; beyond, it is a picture and a list. */
 const MAX_TABLE = 20;
 const MAX_CONFUSIONS = 20;
+const MAX_LEFT_OUT = 100;
 const NOTHING = "–";
 
 export const figure = (value: number | null, digits = 4) => (value === null ? NOTHING : value.toFixed(digits));
@@ -39,7 +40,7 @@ export function state({ config, summary, steps, torn }: RunFiles): Html {
   return html`<p class="state">${sentence}${torn ? " The last line of metrics.jsonl is incomplete and was left out." : ""}</p>\n`;
 }
 
-export function tiles({ summary, analysis, settings }: RunFiles): Html {
+export function tiles({ summary, analysis, settings, brokenImages }: RunFiles): Html {
   if (!summary) return html``;
   const plan = analysis?.memory.find(({ factor }) => factor === 1);
   const { activations, total } = summary.memory;
@@ -66,7 +67,16 @@ export function tiles({ summary, analysis, settings }: RunFiles): Html {
     ...(exact === null
       ? []
       : [["reconstruction", exact ? "exact" : "not exact", exact ? "bit for bit" : `${summary.streams} streams`] as Tile]),
+    ...alarms(summary.reconstruction.outOfRange, brokenImages.size),
   ]);
+}
+
+/** What a run should not have met, where it has. */
+export function alarms(outOfRange: number, brokenImages: number): Tile[] {
+  return [
+    ...(outOfRange > 0 ? [["out of range", whole(outOfRange), "values of the streams"] as Tile] : []),
+    ...(brokenImages > 0 ? [["left out", whole(brokenImages), "images that cannot be decoded"] as Tile] : []),
+  ];
 }
 
 /** What it is, its value, and more about it. */
@@ -226,6 +236,24 @@ function image({ index, label, prediction, loss, image: source }: Mistake, class
   const drawn =
     source === null ? html`<span class="no-image">no colours</span>` : html`<img alt="test image ${index}" src="${source}">`;
   return html`<figure>${drawn}<figcaption><b>${classes[prediction]!}</b><br>is ${classes[label]!}<br><small>#${index}, loss ${figure(loss, 2)}</small></figcaption></figure>\n`;
+}
+
+/** Images that could not be decoded: at least one. */
+export function leftOut(images: RunFiles["brokenImages"]): Html {
+  const more = images.size - MAX_LEFT_OUT;
+  return section(
+    "left-out",
+    "Left out",
+    html`<p>${whole(images.size)} ${images.size === 1 ? "image file" : "image files"} could not be decoded. In training, other images took their places; in tests they count for nothing.</p>`,
+    table(
+      [
+        ["file", "what is wrong"],
+        ...[...images].slice(0, MAX_LEFT_OUT).map(([file, reason]) => [html`<code>${file}</code>`, reason]),
+      ],
+      "left-out",
+    ),
+    more > 0 ? html`<p>And ${whole(more)} more, in metrics.jsonl.</p>` : html``,
+  );
 }
 
 const COMPARED: [string, (summary: SummaryRow) => string | Html][] = [

@@ -74,6 +74,7 @@ describe("the command line", function () {
     [["trian"], /did you mean 'train'/],
     [["train"], /--data/],
     [["train", "--data", "shapes", "--batchsize", "5"], /did you mean '--batch-size'/],
+    [["train", "--data", "shapes", "--lr", "0.1"], /unknown option .--lr.; expected one of .*--learning-rate/],
     [["train", "--data", "shapes", "--steps", "many"], /--steps expects an integer, got 'many'/],
     [["train", "--data", "shapes", "--steps"], /--steps expects a value/],
     [["train", "--data", "shapes", "--steps", "1", "--steps", "2"], /given twice/],

@@ -40,7 +40,7 @@ describe(`reports in a browser${executablePath ? "" : " (left out: no Chromium; 
     browser = await chromium.launch({ executablePath, args: ARGUMENTS });
     folder = await mkdtemp(path.join(tmpdir(), "revnet-browser-"));
     for (const name of ["a", "b"])
-      await writeRun(path.join(folder, name), { name: HOSTILE.slice(0, 100), classes: [HOSTILE, "dog", "owl"] });
+      await writeRun(path.join(folder, name), { name: HOSTILE.slice(0, 100), classes: [HOSTILE, "dog", "owl"], broken: [HOSTILE] });
     await writeReport([path.join(folder, "a")], path.join(folder, "one.html"));
     await writeReport([path.join(folder, "a"), path.join(folder, "b")], path.join(folder, "two.html"));
   });

@@ -62,17 +62,22 @@ export interface Fixture {
   name?: string;
   classes?: readonly string[];
   weightsSha256?: string;
+  /** Images that could not be decoded. */
+  broken?: readonly string[];
 }
 
 /** Writes the files of a complete run. */
 export async function writeRun(
   folder: string,
-  { steps = 20, name = "tiny", classes = ["cat", "dog", "owl"], weightsSha256 = "ab".repeat(32) }: Fixture = {},
+  { steps = 20, name = "tiny", classes = ["cat", "dog", "owl"], weightsSha256 = "ab".repeat(32), broken = [] }: Fixture = {},
 ): Promise<void> {
   const json = (file: string, value: unknown) => writeFile(path.join(folder, file), JSON.stringify(value));
   await mkdir(folder, { recursive: true });
   await json("config.json", { model: { ...TINY_REVNET, name }, data: "quadrants", batchSize: 10, steps, outDir: folder });
-  await writeFile(path.join(folder, "metrics.jsonl"), metrics(steps));
+  const brokenLines = broken.map(
+    (file) => `${JSON.stringify({ type: "brokenImage", step: 1, file, reason: "the file is empty" })}\n`,
+  );
+  await writeFile(path.join(folder, "metrics.jsonl"), brokenLines.join("") + metrics(steps));
   await json("summary.json", {
     model: name,
     kind: "revnet",

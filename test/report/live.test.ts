@@ -175,9 +175,15 @@ describe("the live page's content", () => {
     for (const row of files.steps) live.take({ type: "step", ...row });
     live.take({ type: "validation", step: 20, loss: Number.NaN, error: 0.25 });
     live.take({ type: "outOfRange", step: 20, count: 7 });
+    live.take({ type: "brokenImage", file: "cat/1.jpg", reason: "the file is empty" });
     const { parts, charts } = live.content();
     const text = parts.map((part) => part.html.source).join("");
-    expect(text).to.include("20 of 20").and.include("100.00 %").and.include("500 images/s").and.include("out of range");
+    expect(text)
+      .to.include("20 of 20")
+      .and.include("100.00 %")
+      .and.include("500 images/s")
+      .and.include("out of range")
+      .and.include("cat/1.jpg");
     const written = contentOf(files).charts.find(({ id }) => id === "learning-rate");
     expect(charts.find(({ id }) => id === "learning-rate")).to.deep.equal(written);
     expect(JSON.stringify(charts)).to.not.include("NaN");

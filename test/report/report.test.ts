@@ -106,6 +106,30 @@ describe("reports", function () {
     expect(root.querySelector("table.settings")!.text).to.include("quadrants").and.include("ab".repeat(32));
   });
 
+  it("name the images that could not be decoded, the first hundred of them", async () => {
+    await writeRun(file("few"), { broken: ["photos/cat/1.jpg", HOSTILE, "photos/cat/1.jpg"] });
+    await writeReport([file("few")], file("few.html"));
+    const few = await page("few.html");
+    expect(few.querySelector(".tiles")!.text).to.match(/left out\s*2\s*images/);
+    expect(cells(few.querySelector("table.left-out")!).slice(1)).to.deep.equal([
+      ["photos/cat/1.jpg", "the file is empty"],
+      [HOSTILE, "the file is empty"],
+    ]);
+    expect(few.querySelector("#left-out")!.text).not.to.include("more");
+
+    await writeRun(file("many"), { broken: Array.from({ length: 1203 }, (_, i) => `${i}.jpg`) });
+    await writeReport([file("many")], file("many.html"));
+    const many = await page("many.html");
+    expect(cells(many.querySelector("table.left-out")!)).to.have.length(101);
+    expect(many.querySelector("#left-out")!.text)
+      .to.match(/1,203 image files could not/)
+      .and.to.match(/And 1,103 more, in metrics\.jsonl/);
+
+    await writeRun(file("none"));
+    await writeReport([file("none")], file("none.html"));
+    expect((await page("none.html")).querySelector("#left-out")).to.equal(null);
+  });
+
   it("draw many classes as a picture, with the most frequent confusions in a list", async () => {
     const classes = Array.from({ length: 30 }, (_, i) => `class ${i}`);
     await writeRun(file("a"), { classes });
