@@ -3,11 +3,10 @@
 import path from "node:path";
 import { Worker } from "node:worker_threads";
 import { type AnyDataset, readImages } from "../data/dataset.js";
-import type { MemoryReport } from "../native/index.js";
 import type { Evaluation } from "../network/inference.js";
 import type { Reconstruction } from "../network/probe.js";
 import type { NetworkSpec } from "../network/spec.js";
-import type { Task } from "./memory-worker.js";
+import type { DepthPlan, Task } from "./memory-worker.js";
 import { dataUrl, encodePng, shrinkImage } from "./png.js";
 
 /** A test image that was classified wrongly. */
@@ -20,14 +19,6 @@ export interface Mistake {
   loss: number;
   /** PNG data URL; null where the image's channels are no colours. */
   image: string | null;
-}
-
-/** Memory of the same network with `factor` times as many units in each stage. */
-export interface DepthPlan {
-  factor: number;
-  blocks: number;
-  reversible: MemoryReport;
-  stored: MemoryReport;
 }
 
 export interface Analysis {

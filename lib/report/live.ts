@@ -1,11 +1,11 @@
 /** A run that goes on, as its live page shows it: the report's content, with figures of the moment instead of the summary's. */
 import type { MemoryReport } from "../native/index.js";
 import { bytes, duration, percent } from "../text.js";
-import { type DepthPlan, planDepths } from "./analysis.js";
+import { planDepths } from "./analysis.js";
 import { MAX_POINTS } from "./charts.js";
 import { type Content, contentOf } from "./content.js";
 import { type Html, html } from "./html.js";
-import type { Task } from "./memory-worker.js";
+import type { DepthPlan, Task } from "./memory-worker.js";
 import { type RunFiles, readRun, type StepRow, type ValidationRow, type VerificationRow } from "./run-files.js";
 import { alarms, figure, percentage, type Tile, tileList, whole } from "./sections.js";
 import { ThinnedSteps } from "./thinned.js";

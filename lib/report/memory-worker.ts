@@ -1,10 +1,18 @@
 /** A worker thread that plans the memory of a network at several depths; analysis.ts starts it. */
 import { parentPort, workerData } from "node:worker_threads";
 import { RevNetError } from "../errors.js";
+import type { MemoryReport } from "../native/index.js";
 import { type MemoryPlanOptions, memoryPlan } from "../network/memory.js";
 import { ACTIVATIONS } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
-import type { DepthPlan } from "./analysis.js";
+
+/** Memory of the same network with `factor` times as many units in each stage. */
+export interface DepthPlan {
+  factor: number;
+  blocks: number;
+  reversible: MemoryReport;
+  stored: MemoryReport;
+}
 
 export interface Task {
   spec: NetworkSpec;

@@ -5,11 +5,11 @@ import type { Network } from "../network/network.js";
 import type { Reconstruction } from "../network/probe.js";
 import type { Findings } from "../report/analysis.js";
 import type { BestSoFar } from "./best.js";
-import type { Progress } from "./checkpoint.js";
+import type { Best, Progress } from "./checkpoint.js";
 import type { Journal } from "./journal.js";
 import type { Keeper } from "./keeper.js";
 import type { Settings } from "./options.js";
-import { type Summary, summarize } from "./summary.js";
+import { averages, type Summary, stepStatistics } from "./summary.js";
 
 export interface Ended {
   readonly settings: Settings;
@@ -30,23 +30,14 @@ export interface Ended {
 
 /** Writes what remains to be written. `fileError`: why some of it could not be. */
 export async function finish(run: Ended): Promise<{ summary: Summary; fileError: RevNetError | undefined }> {
-  const { settings, dataset, network, journal, keeper, best, progress, stepsPerEpoch, memory, evaluation, complete } = run;
+  const { settings, dataset, network, journal, keeper, best, progress, evaluation, complete } = run;
   await network.refreshParameters();
   const unkept = await keeper?.checkpoint(network, progress);
   const restored = complete && settings.patience !== undefined && (await restoreBest(run));
-  const last = journal.history.validations.at(-1);
   const reconstruction = complete && settings.activations === "reversible" ? await invert(run) : undefined;
-  const summary = summarize({
-    settings,
-    network,
-    steps: journal.history.steps,
-    done: progress.step,
-    stepsPerEpoch,
-    validation: restored ? best.best : last?.step === progress.step ? last : undefined,
-    memory,
-    reconstruction: { exact: reconstruction ? reconstruction.max === 0 : null, outOfRange: journal.outOfRange },
-    brokenImages: journal.brokenImages,
-  });
+  const last = journal.history.validations.at(-1);
+  const validation = restored ? best.best : last?.step === progress.step ? last : null;
+  const summary = summarize(run, validation, reconstruction);
   const { batchSize, streams, precision, threads } = settings;
   const { spec, device } = network;
   const findings = { spec, dataset, plan: { batchSize, streams, precision, threads, device }, evaluation, reconstruction };
@@ -76,4 +67,35 @@ async function invert({ settings, dataset, network }: Ended): Promise<Reconstruc
   if (kind !== "revnet" || units.every((count) => count === 1)) return undefined;
   const first = Array.from({ length: settings.batchSize }, (_, i) => i);
   return network.reconstruct(await readImages(dataset.train, first));
+}
+
+/** @param validation of the weights that the network has now */
+function summarize(run: Ended, validation: Best | null, reconstruction: Reconstruction | undefined): Summary {
+  const { settings, network, journal, progress, stepsPerEpoch, memory } = run;
+  const { activations, streams, precision, threads, seed, batchSize } = settings;
+  const { steps } = journal.history;
+  const stepMilliseconds = stepStatistics(steps.map(({ milliseconds }) => milliseconds));
+  return {
+    model: network.spec.name,
+    kind: network.spec.kind,
+    parameters: network.parameterCount,
+    activations,
+    streams,
+    precision,
+    device: network.device,
+    threads,
+    seed,
+    batchSize,
+    steps: progress.step,
+    epochs: progress.step / stepsPerEpoch,
+    trainLoss: steps.length > 0 ? averages(steps.slice(-stepsPerEpoch)).loss : null,
+    testLoss: validation?.loss ?? null,
+    testError: validation?.error ?? null,
+    stepMilliseconds,
+    imagesPerSecond: stepMilliseconds.median > 0 ? (1000 * batchSize) / stepMilliseconds.median : 0,
+    memory,
+    reconstruction: { exact: reconstruction ? reconstruction.max === 0 : null, outOfRange: journal.outOfRange },
+    brokenImages: journal.brokenImages,
+    weightsSha256: network.weightsSha256(),
+  };
 }

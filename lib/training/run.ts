@@ -1,14 +1,8 @@
 /** The object trainRevNet returns: a promise of the result, and an async iterable of what happens on the way. */
 import type { RevNetError } from "../errors.js";
 import type { Network } from "../network/network.js";
-import {
-  type EpochEvent,
-  EventChannel,
-  type StepEvent,
-  type TrainingEvent,
-  type ValidationEvent,
-  type VerificationEvent,
-} from "./events.js";
+import { EventChannel } from "./channel.js";
+import type { EpochEvent, StepEvent, TrainingEvent, ValidationEvent, VerificationEvent } from "./events.js";
 import type { Summary } from "./summary.js";
 
 /** Every step, epoch, validation and verification of a run, in order; of a resumed run, those before as well. */

@@ -1,10 +1,7 @@
 /** The figures a run ends with: summary.json. */
 import type { MemoryReport } from "../../binding.js";
 import type { Precision } from "../network/device.js";
-import type { Network } from "../network/network.js";
 import type { Activations, Streams } from "../network/recorder.js";
-import type { StepEvent, ValidationEvent } from "./events.js";
-import type { Settings } from "./options.js";
 
 export interface Summary {
   model: string;
@@ -59,47 +56,6 @@ export function stepStatistics(milliseconds: readonly number[]): Summary["stepMi
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 /** Mean loss and error. */
-export function averages(steps: readonly StepEvent[]): { loss: number; error: number } {
+export function averages(steps: readonly { loss: number; error: number }[]): { loss: number; error: number } {
   return { loss: mean(steps.map(({ loss }) => loss)), error: mean(steps.map(({ error }) => error)) };
-}
-
-/** What a run has come to; the network's parameters must be fresh. */
-export interface Outcome extends Pick<Summary, "memory" | "reconstruction" | "brokenImages"> {
-  readonly settings: Settings;
-  readonly network: Network;
-  /** All of the run. */
-  readonly steps: readonly StepEvent[];
-  readonly done: number;
-  readonly stepsPerEpoch: number;
-  /** Of the weights that the network has now. */
-  readonly validation: Pick<ValidationEvent, "loss" | "error"> | null | undefined;
-}
-
-export function summarize(outcome: Outcome): Summary {
-  const { settings, network, steps, done, stepsPerEpoch, validation, memory, reconstruction, brokenImages } = outcome;
-  const { activations, streams, precision, threads, seed, batchSize } = settings;
-  const stepMilliseconds = stepStatistics(steps.map(({ milliseconds }) => milliseconds));
-  return {
-    model: network.spec.name,
-    kind: network.spec.kind,
-    parameters: network.parameterCount,
-    activations,
-    streams,
-    precision,
-    device: network.device,
-    threads,
-    seed,
-    batchSize,
-    steps: done,
-    epochs: done / stepsPerEpoch,
-    trainLoss: steps.length > 0 ? averages(steps.slice(-stepsPerEpoch)).loss : null,
-    testLoss: validation?.loss ?? null,
-    testError: validation?.error ?? null,
-    stepMilliseconds,
-    imagesPerSecond: stepMilliseconds.median > 0 ? (1000 * batchSize) / stepMilliseconds.median : 0,
-    memory,
-    reconstruction,
-    brokenImages,
-    weightsSha256: network.weightsSha256(),
-  };
 }

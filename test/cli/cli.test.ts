@@ -4,7 +4,7 @@ import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
-import { TINY_RESNET, TINY_REVNET } from "../support/tiny.js";
+import { RUN_FILES, TINY_RESNET, TINY_REVNET } from "../support/tiny.js";
 
 const MAIN = path.join(__dirname, "../../lib/cli/main.js");
 const COMMANDS = ["train", "evaluate", "predict", "export", "inspect", "memory", "report", "gradcheck", "bench", "doctor"];
@@ -152,16 +152,7 @@ describe("the command line", function () {
     expect(trained.stdout).to.match(/activation memory .*stored: /);
     // Not a terminal: no control characters.
     expect(trained.stdout).to.not.include("\x1b").and.not.include("\r");
-    expect((await readdir(out)).sort()).to.deep.equal([
-      "analysis.json",
-      "checkpoints",
-      "config.json",
-      "metrics.jsonl",
-      "model.safetensors",
-      "report.html",
-      "summary.json",
-      "tensorboard",
-    ]);
+    expect((await readdir(out)).sort()).to.deep.equal(RUN_FILES);
     const summary = JSON.parse(await readFile(path.join(out, "summary.json"), "utf8"));
     expect(summary).to.include({ steps: 8, seed: 3, device: "cpu", batchSize: 10, threads: 1 });
 

@@ -69,3 +69,15 @@ export async function trainTiny(overrides: Partial<TrainOptions> = {}): Promise<
   result.network.dispose();
   return result;
 }
+
+/** What a run leaves in its folder, in this order. */
+export const RUN_FILES = [
+  "analysis.json",
+  "checkpoints",
+  "config.json",
+  "metrics.jsonl",
+  "model.safetensors",
+  "report.html",
+  "summary.json",
+  "tensorboard",
+];

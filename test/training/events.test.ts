@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { expect } from "chai";
-import { EventChannel } from "../../lib/training/events.js";
+import { EventChannel } from "../../lib/training/channel.js";
 
 /** Sends 0, 1, 2 ... to the channel and ends it; `sent` counts along. */
 function sender(channel: EventChannel<number>, count: number) {

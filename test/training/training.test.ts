@@ -5,7 +5,7 @@ import { monitorEventLoopDelay } from "node:perf_hooks";
 import { expect } from "chai";
 import { loadNetwork, memoryPlan, openDataset, type TrainingEvent, type TrainOptions, trainRevNet } from "../../lib/index.js";
 import { rejection } from "../support/errors.js";
-import { DEVICES, TINY_RESNET, TINY_REVNET, tinyDataset, tinyOptions, trainTiny } from "../support/tiny.js";
+import { DEVICES, RUN_FILES, TINY_RESNET, TINY_REVNET, tinyDataset, tinyOptions, trainTiny } from "../support/tiny.js";
 
 const [options, train] = [tinyOptions, trainTiny];
 
@@ -137,16 +137,7 @@ describe("trainRevNet", function () {
   it("writes config.json, metrics.jsonl, summary.json and a model that loads and evaluates alike", async () => {
     const outDir = path.join(folder, "deep", "run");
     const { summary } = await train({ outDir, seed: 5 });
-    expect((await readdir(outDir)).sort()).to.deep.equal([
-      "analysis.json",
-      "checkpoints",
-      "config.json",
-      "metrics.jsonl",
-      "model.safetensors",
-      "report.html",
-      "summary.json",
-      "tensorboard",
-    ]);
+    expect((await readdir(outDir)).sort()).to.deep.equal(RUN_FILES);
     expect(JSON.parse(await readFile(path.join(outDir, "summary.json"), "utf8"))).to.deep.equal(summary);
     expect(Object.keys(summary)).to.deep.equal([
       "model",
