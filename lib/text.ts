@@ -16,3 +16,9 @@ export function duration(milliseconds: number): string {
 }
 
 export const percent = (fraction: number): string => `${(100 * fraction).toFixed(2)} %`;
+
+/** "1,234 images/s", "6.4 images/s" */
+export function throughput(imagesPerSecond: number): string {
+  const digits = imagesPerSecond < 10 ? 1 : 0;
+  return `${imagesPerSecond.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })} images/s`;
+}

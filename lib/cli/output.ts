@@ -1,6 +1,6 @@
 /** Plain text for people: tables, bytes, durations. */
 
-export { bytes, duration, percent } from "../text.js";
+export { bytes, duration, percent, throughput } from "../text.js";
 
 export function print(text: string): void {
   process.stdout.write(`${text}\n`);

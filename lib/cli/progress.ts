@@ -1,7 +1,7 @@
 /** How training shows on a terminal (one line that is redrawn) and elsewhere (plain lines now and then). */
 import type { WriteStream } from "node:tty";
 import type { StartEvent, StepEvent, TrainingEvent } from "../training/events.js";
-import { duration, percent } from "./output.js";
+import { duration, percent, throughput } from "./output.js";
 
 const REDRAW_MILLISECONDS = 100;
 /** Between plain lines for steps; epochs and validations always have theirs. */
@@ -103,7 +103,7 @@ export class Progress {
     const { steps = event.step, batchSize = 0 } = this.#start ?? {};
     const loss = `loss ${this.#loss!.toFixed(4)}`;
     const error = `error ${percent(this.#error)}`;
-    const rate = `${((1000 * batchSize) / this.#milliseconds).toFixed(0)} images/s`;
+    const rate = throughput((1000 * batchSize) / this.#milliseconds);
     const eta = `ETA ${duration((steps - event.step) * this.#milliseconds)}`;
     if (this.#stream.isTTY) this.#draw([`${event.step}/${steps}`, loss, error, rate, eta], event.step / steps);
     else this.#line([`step ${event.step}/${steps}`, `epoch ${event.epoch}`, loss, error, rate, eta].join("  "));

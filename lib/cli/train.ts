@@ -7,7 +7,7 @@ import type { Summary } from "../training/summary.js";
 import { trainRevNet } from "../training/train.js";
 import { defineCommand, type FlagValues, JSON_FLAG, UsageError } from "./command.js";
 import { DATA_FLAGS, DEVICE_FLAGS } from "./flags.js";
-import { bytes, percent, print, printJson } from "./output.js";
+import { bytes, percent, print, printJson, throughput } from "./output.js";
 import { Progress } from "./progress.js";
 
 const FLAGS = {
@@ -120,7 +120,7 @@ function printSummary(
       : "";
   const lines = [
     `test error          ${percent(summary.testError ?? Number.NaN)}`,
-    `step                ${summary.stepMilliseconds.median.toFixed(1)} ms (${summary.imagesPerSecond.toFixed(0)} images/s)`,
+    `step                ${summary.stepMilliseconds.median.toFixed(1)} ms (${throughput(summary.imagesPerSecond)})`,
     `activation memory   ${bytes(activations)}${ratio}`,
     `memory in all       ${bytes(summary.memory.total)}`,
     ...(summary.reconstruction.exact === null
@@ -140,5 +140,6 @@ function printSummary(
 function verified(verifications: readonly VerificationEvent[]): string {
   const error = Math.max(...verifications.map(({ maxError }) => maxError));
   const cosine = Math.min(...verifications.map((event) => event.cosine));
+  if (error === 0 && cosine === 1) return `${verifications.length} times, exact each time`;
   return `${verifications.length} times: reconstruction error up to ${error}, cosine of the gradients at least ${cosine}`;
 }

@@ -1,6 +1,6 @@
 /** A run that goes on, as its live page shows it: the report's content, with figures of the moment instead of the summary's. */
 import type { MemoryReport } from "../native/index.js";
-import { bytes, duration, percent } from "../text.js";
+import { bytes, duration, percent, throughput } from "../text.js";
 import { planDepths } from "./analysis.js";
 import { MAX_POINTS } from "./charts.js";
 import { type Content, contentOf } from "./content.js";
@@ -146,7 +146,7 @@ export class LiveRun {
       ["test error", percentage(test?.error ?? null), test ? `loss ${figure(test.loss)}, step ${whole(test.step)}` : "none yet"],
       [
         "throughput",
-        recent.length > 0 ? `${whole(Math.round((1000 * config.batchSize) / milliseconds))} images/s` : "–",
+        recent.length > 0 ? throughput((1000 * config.batchSize) / milliseconds) : "–",
         recent.length > 0 ? `${milliseconds.toFixed(1)} ms a step` : "no steps yet",
       ],
       ["activation memory", bytes(memory.activations), ratio],

@@ -1,6 +1,6 @@
 /** What a report shows beside its charts: figures, tables, the confusion matrix, images. */
 import { ACTIVATIONS } from "../network/recorder.js";
-import { bytes, percent } from "../text.js";
+import { bytes, percent, throughput } from "../text.js";
 import type { Analysis, Mistake } from "./analysis.js";
 import { storesLess } from "./charts.js";
 import { type Html, html } from "./html.js";
@@ -49,11 +49,7 @@ export function tiles({ summary, analysis, settings, brokenImages }: RunFiles): 
   return tileList([
     ["test error", percentage(summary.testError), `loss ${figure(summary.testLoss)}`],
     ["training loss", figure(summary.trainLoss), "mean of the last epoch"],
-    [
-      "throughput",
-      `${whole(Math.round(summary.imagesPerSecond))} images/s`,
-      `${summary.stepMilliseconds.median.toFixed(1)} ms a step`,
-    ],
+    ["throughput", throughput(summary.imagesPerSecond), `${summary.stepMilliseconds.median.toFixed(1)} ms a step`],
     [
       "activation memory",
       bytes(activations),
@@ -267,7 +263,7 @@ const COMPARED: [string, (summary: SummaryRow) => string | Html][] = [
   ["training loss", ({ trainLoss }) => figure(trainLoss)],
   ["test loss", ({ testLoss }) => figure(testLoss)],
   ["test error", ({ testError }) => percentage(testError)],
-  ["images/s", ({ imagesPerSecond }) => imagesPerSecond.toFixed(0)],
+  ["throughput", ({ imagesPerSecond }) => throughput(imagesPerSecond)],
   ["activation memory", ({ memory }) => bytes(memory.activations)],
   ["memory in all", ({ memory }) => bytes(memory.total)],
   ["reconstruction", ({ reconstruction: { exact } }) => (exact === null ? NOTHING : exact ? "exact" : "not exact")],

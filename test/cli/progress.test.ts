@@ -1,6 +1,7 @@
 /** What a run prints: on terminals of any width, and of a run that goes wrong. */
 import { expect } from "chai";
 import { Progress, progressLine } from "../../lib/cli/progress.js";
+import { throughput } from "../../lib/text.js";
 
 const PARTS = ["12/5000", "loss 1.2345", "error 45.67 %", "1234 images/s", "ETA 1:02:03"];
 
@@ -17,6 +18,12 @@ describe("progress", () => {
     expect(progressLine(PARTS, 0.5, 100)).to.match(/^\[#{15}\.{15}\] 12\/5000 {2}loss/);
     expect(progressLine(PARTS, 0.5, 59)).to.equal("12/5000  loss 1.2345  error 45.67 %  ETA 1:02:03");
     expect(progressLine(PARTS, 0.5, 20)).to.equal("12/5000  loss 1.2345");
+  });
+
+  it("tells the throughput of slow networks with a decimal, and that of fast ones with commas", () => {
+    expect([0, 6.44, 9.96, 12.4, 12_345.6].map(throughput)).to.deep.equal(
+      ["0.0", "6.4", "10.0", "12", "12,346"].map((rate) => `${rate} images/s`),
+    );
   });
 
   it("warns once of values out of range, and tells how many there were at the end", () => {
