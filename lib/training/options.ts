@@ -81,7 +81,7 @@ export interface TrainOptions {
   ui?: boolean | { port?: number } | undefined;
   /** CPU threads; default one for each core. The result does not depend on it. */
   threads?: number | undefined;
-  /** Aborting ends the run within one step, with ERR_ABORTED; what was trained is in `outDir`, with a checkpoint. */
+  /** Aborting ends the run within one step (two of less than 50 ms), with ERR_ABORTED; what was trained is in `outDir`, with a checkpoint. */
   signal?: AbortSignal | undefined;
 }
 

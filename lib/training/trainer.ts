@@ -10,7 +10,7 @@ import type { Findings } from "../report/analysis.js";
 import { Batches } from "./batches.js";
 import { BestSoFar } from "./best.js";
 import { type Progress, restore } from "./checkpoint.js";
-import { type Fed, type Feed, feedOf } from "./feed.js";
+import { feedOf } from "./feed.js";
 import { finish } from "./finish.js";
 import { identityOf } from "./identity.js";
 import { Journal, type Send } from "./journal.js";
@@ -18,7 +18,7 @@ import { Keeper } from "./keeper.js";
 import { Live } from "./live.js";
 import { configOf, type Settings } from "./options.js";
 import type { TrainingResult } from "./run.js";
-import { learningRateAt } from "./schedule.js";
+import { type StepDone, Stepper } from "./stepper.js";
 import { averages } from "./summary.js";
 import { Verifier } from "./verifier.js";
 
@@ -107,18 +107,20 @@ export class Trainer {
     if (this.#done >= this.#steps || this.#isExhausted()) return;
     const feed = feedOf(this.#dataset.train, this.#batches, this.#settings, [this.#done, this.#steps]);
     try {
-      await this.#loop(step, feed);
+      await this.#loop(new Stepper(step, this.#settings, feed, this.#done, this.#steps));
     } finally {
       await feed.close();
     }
   }
 
-  async #loop(step: TrainingStep, feed: Feed): Promise<void> {
-    let fed = await settled(feed.next());
+  async #loop(stepper: Stepper): Promise<void> {
+    const { signal } = this.#settings;
     while (this.#done < this.#steps && !this.#isExhausted()) {
-      throwIfAborted(this.#settings.signal, this.#done);
-      if ("error" in fed) throw fed.error;
-      fed = await this.#step(step, fed.value, feed);
+      // A step that was started belongs to the run.
+      if (!stepper.isAhead) throwIfAborted(signal, this.#done);
+      const { validation, verification, checkpoint } = this.#due(this.#done + 1);
+      const pause = validation || verification || checkpoint || signal?.aborted;
+      await this.#take(await stepper.step(!pause));
       await this.#afterStep();
     }
   }
@@ -174,45 +176,37 @@ export class Trainer {
     if (checkpoint) this.#journal.outOfRange = checkpoint.progress.outOfRange;
   }
 
-  /** Trains on a batch; returns the next step's, or why there is none. */
-  async #step(training: TrainingStep, { batch, broken }: Fed, feed: Feed): Promise<Settled<Fed>> {
-    const { batchSize, optimizer, schedule, seed } = this.#settings;
-    const { momentum, weightDecay } = optimizer;
-    const learningRate = learningRateAt(schedule, optimizer.learningRate, this.#done, this.#steps);
-    const start = performance.now();
-    const running = training.run({ momentum, weightDecay, seed, learningRate, step: this.#done, ...batch });
-    // While the step runs on its own thread, the next one's images are chosen, or made. Time spent on waiting for them is the step's.
-    const feeding = settled(feed.next());
-    const { loss, correct, outOfRange } = await running;
+  async #take({ loss, correct, outOfRange, learningRate, broken, milliseconds }: StepDone): Promise<void> {
     const step = ++this.#done;
     this.#trained = true;
     if (!Number.isFinite(loss)) {
       const what = `the loss of step ${step} is ${loss} (learning rate ${learningRate}); try a lower learning rate`;
       throw this.#keeper?.notFinite(what) ?? new RevNetError("ERR_NOT_FINITE", what);
     }
-    const next = await feeding;
-    const milliseconds = performance.now() - start;
     await this.#journal.reportBroken(step, broken);
-    await this.#journal.report({
-      type: "step",
-      step,
-      epoch: this.#epoch,
-      loss,
-      error: 1 - correct / batchSize,
-      learningRate,
-      milliseconds,
-    });
+    const error = 1 - correct / this.#settings.batchSize;
+    await this.#journal.report({ type: "step", step, epoch: this.#epoch, loss, error, learningRate, milliseconds });
     if (outOfRange > 0) await this.#journal.report({ type: "outOfRange", step, count: outOfRange });
-    return next;
   }
 
-  /** What is due after so many steps: validation, the end of an epoch, a checkpoint; not again what was done before a resume. */
-  async #afterStep(): Promise<void> {
+  /** What needs the network as it is after so many steps. */
+  #due(done: number) {
     const { stepsPerEpoch } = this.#batches;
     const { validateEvery = stepsPerEpoch, checkpointEvery = stepsPerEpoch, verifyEvery = Infinity } = this.#settings;
+    return {
+      validation: done % validateEvery === 0 || done === this.#steps,
+      verification: done % verifyEvery === 0,
+      checkpoint: this.#keeper !== undefined && done % checkpointEvery === 0 && done < this.#steps,
+    };
+  }
+
+  /** Does what is due, but for what was done before a resume. */
+  async #afterStep(): Promise<void> {
+    const { stepsPerEpoch } = this.#batches;
     const { epochs, steps, validations, verifications } = this.#journal.history;
     const done = this.#done;
-    if ((done % validateEvery === 0 || done === this.#steps) && validations.at(-1)?.step !== done) await this.#validate();
+    const due = this.#due(done);
+    if (due.validation && validations.at(-1)?.step !== done) await this.#validate();
     if (done % stepsPerEpoch === 0 && epochs.at(-1)?.step !== done) {
       const milliseconds = performance.now() - this.#epochStart;
       await this.#journal.report({
@@ -224,13 +218,13 @@ export class Trainer {
       });
       this.#epochStart = performance.now();
     }
-    if (done % verifyEvery === 0 && verifications.at(-1)?.step !== done) {
+    if (due.verification && verifications.at(-1)?.step !== done) {
       throwIfAborted(this.#settings.signal, done);
       await this.#verifier!.verify(done, this.#epoch, this.#trained);
     }
-    if (this.#keeper && done % checkpointEvery === 0 && done < this.#steps) {
+    if (due.checkpoint) {
       await this.#network.refreshParameters();
-      await this.#keeper.checkpoint(this.#network, this.#progress());
+      await this.#keeper!.checkpoint(this.#network, this.#progress());
     }
   }
 
@@ -289,12 +283,3 @@ export class Trainer {
     });
   }
 }
-
-type Settled<T> = { value: T } | { error: unknown };
-
-/** What a promise came to, as a value. */
-const settled = <T>(promise: Promise<T>): Promise<Settled<T>> =>
-  promise.then(
-    (value) => ({ value }),
-    (error: unknown) => ({ error }),
-  );
