@@ -187,7 +187,7 @@ describe("trainRevNet", function () {
     expect(loss).to.be.closeTo(summary.testLoss!, 1e-4);
   });
 
-  it("ends within one step of an abort, and keeps what was trained", async () => {
+  it("ends soon after an abort, and keeps what was trained", async () => {
     const controller = new AbortController();
     const run = trainRevNet(options({ steps: 1000, outDir: folder, signal: controller.signal }));
     let last = 0;
@@ -204,8 +204,8 @@ describe("trainRevNet", function () {
       (caught: unknown) => caught as Error,
     );
     expect(error!.cause).to.include({ message: "enough" });
-    // The step that was running when the signal came, and none after it.
-    expect(last).to.be.within(7, 8);
+    // The step that was running when the signal came, and the one that was started ahead.
+    expect(last).to.be.within(7, 9);
     const summary = JSON.parse(await readFile(path.join(folder, "summary.json"), "utf8"));
     expect(summary).to.include({ steps: last, testError: null });
     const network = await loadNetwork(path.join(folder, "model.safetensors"), { device: "reference" });
