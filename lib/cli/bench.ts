@@ -12,7 +12,7 @@ import type { NetworkSpec } from "../network/spec.js";
 import { stepStatistics } from "../training/summary.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { DEVICE_FLAGS, deviceOptions } from "./flags.js";
-import { print, printJson, table } from "./output.js";
+import { count, print, printJson, table } from "./output.js";
 
 /** One thing to time: `round` runs some steps and returns their median duration in milliseconds. */
 interface Contender {
@@ -216,7 +216,7 @@ function report(
 ): void {
   const { batchSize, steps, rounds, threads, precision, device } = conditions;
   print(
-    `\nbatch size ${batchSize}, ${threads} threads, ${rounds} rounds of ${steps} steps in turns, ${precision} on ${device}; milliseconds a step\n`,
+    `\nbatch size ${batchSize}, ${count(threads, "thread")}, ${count(rounds, "round")} of ${count(steps, "step")} in turns, ${precision} on ${device}; milliseconds a step\n`,
   );
   print(
     table([

@@ -2,6 +2,7 @@
 import { parseArgs } from "node:util";
 import { RevNetError } from "../errors.js";
 import { unknownMessage } from "../validation.js";
+import { wrap } from "./output.js";
 
 /** Bad usage: exit status 2. */
 export class UsageError extends Error {}
@@ -112,7 +113,7 @@ function readValue(name: string, { type }: Flag, text: string | undefined): stri
 
 const usage = ({ name, positionals }: Command) => `revnet ${[name, positionals, "[options]"].filter(Boolean).join(" ")}`;
 
-export function helpText(command: Command): string {
+export function helpText(command: Command, columns = process.stdout.columns): string {
   const rows = Object.entries({ ...command.flags, help: HELP_FLAG }).map(([name, flag]) => {
     const placeholder = { string: flag.value ?? "TEXT", integer: flag.value ?? "N", number: flag.value ?? "X", boolean: "" }[
       flag.type
@@ -123,21 +124,21 @@ export function helpText(command: Command): string {
   return [
     `Usage: ${usage(command)}`,
     "",
-    command.summary,
+    wrap(command.summary, columns, 0),
     "",
     "Options:",
-    ...rows.map(([left, help]) => `  ${left.padEnd(width)}  ${help}`),
+    ...rows.map(([left, help]) => `  ${left.padEnd(width)}  ${wrap(help, columns, width + 4)}`),
     "",
   ].join("\n");
 }
 
 /** Options whose flags have other names. */
-const RENAMED: Readonly<Record<string, string>> = { outDir: "out", optimizer: "learning-rate" };
+const RENAMED: Readonly<Record<string, string>> = { outDir: "out", optimizer: "learning-rate", "ui.port": "ui-port" };
 
 /**
  * The same error in the names of the command's flags: `batchSize: expected ...` becomes `--batch-size: expected ...`. An option is
- * recognised at the beginning of the message, as `resume: true` anywhere, and elsewhere where no English word could be meant; what
- * stands in quotes is left alone.
+ * recognised at the beginning of the message, as `resume: true` or `seed: was` anywhere, and elsewhere where no English word could
+ * be meant; what stands in quotes is left alone.
  */
 export function withFlags(error: RevNetError, { flags }: Command): RevNetError {
   const flagOf = new Map(Object.keys(flags).map((flag) => [camel(flag), `--${flag}`]));
@@ -145,12 +146,14 @@ export function withFlags(error: RevNetError, { flags }: Command): RevNetError {
   const rename = (option: string) => flagOf.get(option) ?? option;
   const unquoted = (text: string) =>
     text
-      .replace(/(?<![-\w./])([a-z][A-Za-z]*): true\b/g, (setting, option: string) => flagOf.get(option) ?? setting)
+      .replace(/(?<![-\w./])([a-z][A-Za-z]*): (true|was)\b/g, (setting, option: string, word: string) =>
+        flagOf.has(option) ? `${rename(option)}${word === "was" ? ": was" : ""}` : setting,
+      )
       .replace(/(?<![-\w./])(?:optimizer\.)?([a-z]+[A-Z][A-Za-z]*)(?![\w/])/g, (word, option: string) =>
         flagOf.has(option) ? rename(option) : word,
       );
   const message = error.message
-    .replace(/^[a-z][A-Za-z]*(, [a-z][A-Za-z]*)*(?=:)/, (options) => options.split(", ").map(rename).join(", "))
+    .replace(/^[a-z][A-Za-z.]*(, [a-z][A-Za-z.]*)*(?=:)/, (options) => options.split(", ").map(rename).join(", "))
     .split(/('[^']*')/)
     .map((part, i) => (i % 2 === 0 ? unquoted(part) : part))
     .join("");

@@ -1,7 +1,7 @@
 /** revnet data */
 import type { AnyDataset, BrokenImage } from "../data/dataset.js";
 import { DOWNLOADS, type DownloadName, downloadDataset } from "../data/download.js";
-import { checkShape, openDataset } from "../data/open.js";
+import { checkShape, DATASETS, openDataset } from "../data/open.js";
 import { packFolder } from "../data/packing.js";
 import type { Shape } from "../data/picture.js";
 import { splitStatistics } from "../data/statistics.js";
@@ -20,6 +20,9 @@ const FLAGS = {
 } as const;
 type Values = FlagValues<typeof FLAGS>;
 
+/** Data sets that each action takes. */
+const NAMES = { download: DOWNLOADS, inspect: DATASETS, pack: DATASETS } as const;
+
 /** Broken files that are listed for people; --json has all. */
 const SHOWN = 10;
 
@@ -33,16 +36,19 @@ export const data = defineCommand({
   interruptible: true,
   async run(values, [action, name], { signal }) {
     const chosen = checkChoice(action, ["download", "inspect", "pack"] as const, "data", "ERR_INVALID_ARGUMENT");
-    if (values.dataDir === undefined && name !== "shapes") throw new UsageError("--data-dir is missing");
+    checkChoice(name, NAMES[chosen], `data ${chosen}`, "ERR_INVALID_ARGUMENT");
+    if (chosen === "pack" && name !== "image-folder")
+      throw new UsageError(`only image-folder is packed; ${name} is in memory anyway`);
+    if (values.dataDir === undefined && name !== "shapes")
+      throw new UsageError(`--data-dir is missing: the folder of the files of ${name}`);
     if (chosen === "download") await download(name!, values, signal);
     else if (chosen === "inspect") await inspect(name!, values, signal);
-    else await pack(name!, values, signal);
+    else await pack(values, signal);
     return 0;
   },
 });
 
 async function download(name: string, { dataDir, url, md5, json }: Values, signal: AbortSignal): Promise<void> {
-  checkChoice(name, DOWNLOADS, "data download", "ERR_INVALID_ARGUMENT");
   const meter = new Meter(`${name}:`, process.stderr, bytes);
   try {
     const result = await downloadDataset(name as DownloadName, { dataDir: dataDir!, url, md5, signal, onProgress: meter.update });
@@ -58,7 +64,8 @@ async function download(name: string, { dataDir, url, md5, json }: Values, signa
 /** "224", "224x160" or "28x28x1". */
 function readSize(text = "224x224x3"): Shape {
   const [height, width = height, channels = 3, ...rest] = text.split("x").map(Number);
-  if (rest.length > 0) throw new UsageError(`--size expects N, HxW or HxWxC, got '${text}'`);
+  if (rest.length > 0 || [height, width, channels].some(Number.isNaN))
+    throw new UsageError(`--size expects N, HxW or HxWxC, got '${text}'`);
   return checkShape([height, width, channels]);
 }
 
@@ -104,8 +111,7 @@ function printBroken(broken: readonly BrokenImage[]): void {
   if (broken.length > SHOWN) print(`  and ${broken.length - SHOWN} more (--json lists all)`);
 }
 
-async function pack(name: string, { dataDir, size, json }: Values, signal: AbortSignal): Promise<void> {
-  if (name !== "image-folder") throw new UsageError(`only image-folder is packed; ${name} is in memory anyway`);
+async function pack({ dataDir, size, json }: Values, signal: AbortSignal): Promise<void> {
   const meter = new Meter("packing image");
   try {
     const result = await packFolder(dataDir!, readSize(size), { onProgress: meter.update, signal });

@@ -33,7 +33,10 @@ export const doctor = defineCommand({
         ["threads", String(machine.threads)],
         ["memory", bytes(machine.memory)],
         ["addon", `${build.version}, ${build.compiler}, Node-API ${build.napiVersion}`],
-        ["CUDA", build.cuda === null ? "not in this build" : [build.cuda, ...build.cudaArchitectures].join(", ")],
+        [
+          "CUDA",
+          build.cuda === null ? "not in this build" : `${build.cuda}, for architectures ${build.cudaArchitectures.join(", ")}`,
+        ],
         ["CUDA driver", build.cudaDriver === null ? "none found" : `knows CUDA up to ${build.cudaDriver}`],
         ["instructions", build.isas.join(", ") || "none beyond the portable code"],
         ...devices.map(({ name, available, description }) => [

@@ -2,6 +2,7 @@
 import type { AnyDataset } from "../data/dataset.js";
 import { type DatasetOptions, openDataset } from "../data/open.js";
 import { loadNetwork } from "../network/network.js";
+import { compareClasses } from "./classes.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { DATA_FLAGS, DEVICE_FLAGS, deviceOptions } from "./flags.js";
 import { Meter } from "./meter.js";
@@ -27,6 +28,7 @@ export const evaluate = defineCommand({
     try {
       const dataset = await openDataset(data, { ...(options as DatasetOptions), shape: network.spec.input });
       opened = dataset;
+      compareClasses(network, data, dataset.classes);
       const result = await network.evaluate(dataset, { batchSize, signal, onProgress: meter.update });
       meter.clear();
       const confusion = Array.from(result.confusion, (row) => Array.from(row));
@@ -48,7 +50,7 @@ export const evaluate = defineCommand({
         // Rows: the label; columns: the prediction. A hundred classes would not fit a terminal.
         if (dataset.classes.length <= 20)
           print(
-            `\n${table([["label", ...dataset.classes], ...confusion.map((row, i) => [dataset.classes[i]!, ...row.map(String)])])}`,
+            `\n${table([["label \\ predicted", ...dataset.classes], ...confusion.map((row, i) => [dataset.classes[i]!, ...row.map(String)])])}`,
           );
       }
       if (!json) for (const { file: name, reason } of result.broken) print(`left out: ${name}: ${reason}`);

@@ -22,6 +22,6 @@ export const DATA_FLAGS = {
   "broken-images": {
     type: "string",
     value: "skip|fail",
-    help: "image-folder: whether to go on without images that cannot be decoded",
+    help: "image-folder: whether to go on without images that cannot be decoded (default skip)",
   },
 } as const satisfies Flags;

@@ -13,7 +13,7 @@ import { exportModel } from "./export.js";
 import { gradcheck } from "./gradcheck.js";
 import { inspect } from "./inspect.js";
 import { memory } from "./memory.js";
-import { print } from "./output.js";
+import { print, wrap } from "./output.js";
 import { predict } from "./predict.js";
 import { report } from "./report.js";
 import { train } from "./train.js";
@@ -40,7 +40,11 @@ const EXIT_INTERRUPTED = 130;
 
 function overview(): string {
   const width = Math.max(...COMMANDS.map(({ name }) => name.length));
-  const rows = COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
+  // A command's help has all its sentences.
+  const first = (summary: string) => /^.*?(?=\.( |$))/.exec(summary)![0];
+  const rows = COMMANDS.map(
+    ({ name, summary }) => `  ${name.padEnd(width)}  ${wrap(first(summary), process.stdout.columns, width + 4)}`,
+  );
   return [
     "Usage: revnet COMMAND [options]",
     "",
@@ -104,6 +108,10 @@ function explain(thrown: unknown): number {
   if (error instanceof UsageError || (error instanceof RevNetError && USAGE_CODES.includes(error.code))) {
     process.stderr.write(`revnet: ${error.message}\n`);
     return EXIT_USAGE;
+  }
+  if (error instanceof RevNetError && error.code === "ERR_DEVICE_UNAVAILABLE") {
+    process.stderr.write(`revnet: --device: ${error.message}\n`);
+    return EXIT_FAILURE;
   }
   // An error without a code is a defect of this package; its stack says where.
   process.stderr.write(`revnet: ${error instanceof RevNetError ? error.message : ((error as Error).stack ?? String(error))}\n`);

@@ -18,7 +18,8 @@ export class Meter {
     const now = performance.now();
     if (!this.stream.isTTY || (now - this.#last < REDRAW_MILLISECONDS && done !== total)) return;
     this.#last = now;
-    const { columns = 80 } = this.stream as WriteStream;
+    // Zero is what some terminals say that do not know.
+    const columns = (this.stream as WriteStream).columns || 80;
     const share = total ? ` (${Math.floor((100 * done) / total)} %)` : "";
     const text = `${this.what} ${this.show(done)}${total ? ` of ${this.show(total)}` : ""}${share}`;
     this.stream.write(`\r\x1b[K${text.slice(0, columns - 1)}`);

@@ -10,6 +10,23 @@ export function printJson(value: unknown): void {
   print(JSON.stringify(value, null, 2));
 }
 
+/** "1 step", "2 steps" */
+export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
+
+/** `text` in lines of at most `columns`, all but the first indented by `indent`; as it is where the columns are unknown or too few. */
+export function wrap(text: string, columns: number | undefined, indent: number): string {
+  const room = (columns || 0) - indent;
+  if (room < 20) return text;
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const line = lines.at(-1)!;
+    if (line === "") lines[lines.length - 1] = word;
+    else if (line.length + 1 + word.length <= room) lines[lines.length - 1] = `${line} ${word}`;
+    else lines.push(word);
+  }
+  return lines.join(`\n${" ".repeat(indent)}`);
+}
+
 /** Columns side by side; numbers (cells that begin with a digit) to the right. The first row is the heading. */
 export function table(rows: readonly (readonly string[])[]): string {
   const columns = rows[0]?.length ?? 0;

@@ -6,6 +6,7 @@ import { isEncoded, toPixels } from "../data/picture.js";
 import { RevNetError } from "../errors.js";
 import { loadNetwork } from "../network/network.js";
 import type { NetworkSpec } from "../network/spec.js";
+import { compareClasses } from "./classes.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { DATA_FLAGS, DEVICE_FLAGS, deviceOptions } from "./flags.js";
 import { Meter } from "./meter.js";
@@ -33,7 +34,8 @@ export const predict = defineCommand({
     ...JSON_FLAG,
   },
   async run({ data, count = 10, device, threads, precision, json, ...options }, [file, ...files]) {
-    if ((data === undefined) === (files.length === 0)) throw new UsageError("give image files, or --data NAME for its test images");
+    if ((data === undefined) === (files.length === 0))
+      throw new UsageError("give either image files, or --data NAME for its test images");
     if (count < 1) throw new UsageError(`--count expects a positive integer, got ${count}`);
     const network = await loadNetwork(file!, deviceOptions({ device, threads, precision }));
     try {
@@ -41,11 +43,12 @@ export const predict = defineCommand({
         data === undefined
           ? await readFiles(files, network.spec)
           : await readTest(data, { ...(options as DatasetOptions), shape: network.spec.input }, count);
+      if (data !== undefined) compareClasses(network, data, images.classes);
       const classes = network.classNames ?? images.classes;
       const probabilities = await network.predict(images.bytes);
       const results = images.names.map((image, i) =>
         describe(
-          { ...images, classes },
+          { ...images, classes, labelNames: images.classes },
           image,
           i,
           probabilities.subarray(i * network.spec.classes, (i + 1) * network.spec.classes),
@@ -71,14 +74,19 @@ export const predict = defineCommand({
   },
 });
 
-function describe({ classes, labels }: Images, image: string, i: number, probabilities: Float32Array) {
+function describe(
+  { classes, labelNames, labels }: Images & { labelNames: readonly string[] },
+  image: string,
+  i: number,
+  probabilities: Float32Array,
+) {
   const best = probabilities.indexOf(Math.max(...probabilities));
-  const name = (label: number) => classes[label] ?? `class ${label}`;
+  const name = (names: readonly string[], label: number) => names[label] ?? `class ${label}`;
   return {
     image,
-    class: name(best),
+    class: name(classes, best),
     probability: probabilities[best]!,
-    ...(labels && { label: name(labels[i]!) }),
+    ...(labels && { label: name(labelNames, labels[i]!) }),
     probabilities: Array.from(probabilities),
   };
 }

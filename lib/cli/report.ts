@@ -6,7 +6,7 @@ import { print, printJson } from "./output.js";
 
 export const report = defineCommand({
   name: "report",
-  summary: "Make report.html of a run again from the files in its folder, or one page that compares several runs.",
+  summary: "Makes report.html of a run again from the files in its folder, or one page that compares several runs.",
   positionals: "DIR [DIR...]",
   arity: [1, Number.POSITIVE_INFINITY],
   flags: {

@@ -46,7 +46,7 @@ const FLAGS = {
 
 export const train = defineCommand({
   name: "train",
-  summary: "Train a network. Ctrl-C ends it after the running step and writes what it has; --resume goes on from there.",
+  summary: "Trains a network. Ctrl-C ends it after the running step and writes what it has; --resume goes on from there.",
   positionals: "",
   arity: [0, 0],
   flags: FLAGS,
@@ -64,7 +64,11 @@ export const train = defineCommand({
     } catch (error) {
       progress.end();
       if (started && error instanceof RevNetError && error.code === "ERR_ABORTED" && values.out !== undefined)
-        process.stderr.write(`what was trained is in ${values.out}; the same command with --resume goes on\n`);
+        throw new RevNetError(
+          error.code,
+          `${error.message}; what was trained is in ${values.out}, and the same command with --resume goes on`,
+          { cause: error },
+        );
       throw error;
     }
     progress.end();
@@ -130,7 +134,9 @@ function printSummary(
     ...(summary.reconstruction.outOfRange > 0
       ? [`out of range        ${summary.reconstruction.outOfRange} stream values, so the result is not to be trusted`]
       : []),
-    ...(summary.brokenImages.length === 0 ? [] : [`broken images       ${summary.brokenImages.length}, named in summary.json`]),
+    ...(summary.brokenImages.length === 0
+      ? []
+      : [`broken images       ${summary.brokenImages.length}, named ${out === undefined ? "above" : "in summary.json"}`]),
     `weights sha256      ${summary.weightsSha256}`,
     ...(out === undefined ? [] : [`files               ${out}`]),
   ];

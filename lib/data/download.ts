@@ -137,12 +137,11 @@ async function receive(url: string, part: string, options: DownloadOptions): Pro
       if (options.signal?.aborted)
         throw new RevNetError("ERR_ABORTED", "the download was aborted; the next one goes on from there", { cause: error });
       if (!(error instanceof Interrupted)) throw error;
-      if (attempt === ATTEMPTS)
-        throw new RevNetError(
-          "ERR_NETWORK",
-          `${url}: ${error.message}, ${ATTEMPTS} times; the next download goes on from the ${await sizeOf()} bytes that are there`,
-          { cause: error.cause },
-        );
+      if (attempt === ATTEMPTS) {
+        const have = await sizeOf();
+        const rest = have > 0 ? `; the next download goes on from the ${have} bytes that are there` : "";
+        throw new RevNetError("ERR_NETWORK", `${url}: ${error.message}, ${ATTEMPTS} times${rest}`, { cause: error.cause });
+      }
       await sleep(PAUSE * attempt, undefined, { signal: options.signal }).catch(() => {});
     }
 }

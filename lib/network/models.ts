@@ -71,7 +71,10 @@ function locate(name: string, from: string): string {
   if (name.endsWith(".json") || name.includes("/") || name.includes(path.sep)) return path.resolve(from, name);
   const names = modelNames();
   if (!names.includes(name))
-    throw new RevNetError("ERR_UNKNOWN_MODEL", `${unknownMessage("model", name, names)}; or give a path to a JSON file`);
+    throw new RevNetError(
+      "ERR_UNKNOWN_MODEL",
+      `${unknownMessage("model", name, names)} (a model of your own: the path of its JSON file)`,
+    );
   return path.join(modelsFolder(), `${name}.json`);
 }
 

@@ -91,6 +91,7 @@ describe("the command line", function () {
     [["inspect"], /argument is missing.*revnet inspect MODEL/],
     [["inspect", "revnet-39"], /did you mean 'revnet-38'/],
     [["predict", "model.safetensors"], /image files, or --data/],
+    [["train", "--data", "shapes", "--ui", "--ui-port", "70000"], /--ui-port: expected/],
     [["bench", "--rounds", "0"], /--rounds/],
     [["gradcheck", "--samples", "0"], /--samples/],
   ];

@@ -113,7 +113,8 @@ describe("revnet data", () => {
     [["data", "inspect", "image-folder"], /--data-dir is missing/],
     [["data", "download", "cifar10", "--data-dir", "x"], /did you mean 'cifar-10'/],
     [["data", "pack", "cifar-10", "--data-dir", "x"], /only image-folder is packed/],
-    [["data", "pack", "image-folder", "--data-dir", "x", "--size", "big"], /shape\[0\]/],
+    [["data", "pack", "image-folder", "--data-dir", "x", "--size", "big"], /--size expects/],
+    [["data", "inspect", "shape"], /did you mean 'shapes'/],
     [["train", "--data", "shapes", "--broken-images", "fail"], /--broken-images: is for image-folder/],
   ];
   for (const [args, message] of misused)
