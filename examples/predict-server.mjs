@@ -11,9 +11,17 @@ const network = await loadNetwork(file);
 const [height, width, channels] = network.spec.input;
 const MAX_BYTES = 20 * 2 ** 20;
 
-/** Bytes of a JPEG, PNG or WebP file to what the network reads: its middle, resized, upright, as rows of pixels. */
+/**
+ * Bytes of a JPEG, PNG or WebP file to what the network reads, as rows of pixels: upright, resized so that it just covers 8/7 of the
+ * network's input, of which the middle is taken, as `revnet predict` does.
+ */
 async function decode(bytes) {
-  const image = sharp(bytes).rotate().flatten({ background: "white" }).resize(width, height, { fit: "cover" });
+  const [w, h] = [width, height].map((edge) => Math.round((8 / 7) * edge));
+  const image = sharp(bytes)
+    .rotate()
+    .flatten({ background: "white" })
+    .resize(w, h, { fit: "cover" })
+    .extract({ left: (w - width) >> 1, top: (h - height) >> 1, width, height });
   return (channels === 1 ? image.toColourspace("b-w") : image.toColourspace("srgb")).raw().toBuffer();
 }
 
