@@ -6,10 +6,11 @@
 
 set(oldest_cuda 12.0)  # the first with C++20
 
-if(DEFINED ENV{REVNET_CUDA_ARCHITECTURES})
-  set(REVNET_CUDA_ARCHITECTURES "$ENV{REVNET_CUDA_ARCHITECTURES}")
+set(architectures_help "GPUs to build for; default: those of this machine")
+set(REVNET_CUDA_ARCHITECTURES "" CACHE STRING "${architectures_help}")
+if(DEFINED ENV{REVNET_CUDA_ARCHITECTURES}) # holds until the environment says something else
+  set(REVNET_CUDA_ARCHITECTURES "$ENV{REVNET_CUDA_ARCHITECTURES}" CACHE STRING "${architectures_help}" FORCE)
 endif()
-set(REVNET_CUDA_ARCHITECTURES "${REVNET_CUDA_ARCHITECTURES}" CACHE STRING "GPUs to build for; default: those of this machine")
 
 # Turing to Hopper, and PTX for what comes after.
 set(all_architectures 75-real 80-real 86-real 89-real 90)

@@ -17,7 +17,7 @@ const maxBytes = 60e6;
 
 /** Suites of test/ that need nothing but the addon, and the modules that they and the package use. */
 const suites = ["binding", "cuda", "data", "network", "ops", "support", "training"];
-const modules = ["bindings", "chai", "fast-check", "mocha"];
+const modules = [...packageModules(), "chai", "fast-check", "mocha"];
 const golden = process.env.REVNET_GOLDEN_DIR ?? path.join(root, "..", "shared", "golden");
 
 const runScript = `#!/bin/sh
@@ -45,6 +45,13 @@ function fail(message) {
   process.exit(1);
 }
 
+/** What the package needs when it runs: its dependencies but those that compile the addon, and the optional ones that are here. */
+function packageModules() {
+  const { dependencies, optionalDependencies } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
+  const needed = Object.keys(dependencies).filter((name) => name !== "cmake-js" && name !== "node-addon-api");
+  return [...needed, ...Object.keys(optionalDependencies).filter((name) => findModule(name, root))];
+}
+
 function copy(name, to = name) {
   fs.cpSync(path.join(root, name), path.join(folder, to), { recursive: true, dereference: true });
 }
@@ -57,24 +64,26 @@ function copyGolden() {
     fs.copyFileSync(path.join(golden, name), path.join(to, name));
 }
 
-/** A module's folder: where Node.js would find it from `from`. */
-function moduleFolder(name, from) {
+/** A module's folder: where Node.js would find it from `from`; undefined where it is not installed. */
+function findModule(name, from) {
   for (let at = from; ; at = path.dirname(at)) {
     const candidate = path.join(at, "node_modules", name);
     if (fs.existsSync(path.join(candidate, "package.json"))) return candidate;
-    if (at === path.dirname(at)) fail(`the module '${name}' is not installed: run npm install`);
+    if (at === path.dirname(at)) return undefined;
   }
 }
 
 /** The folders of modules, relative to the root, and those of all that they need. */
 function moduleFolders(names, from = root, found = new Set()) {
   for (const name of names) {
-    const at = moduleFolder(name, from);
+    const at = findModule(name, from) ?? fail(`the module '${name}' is not installed: run npm install`);
     const relative = path.relative(root, at);
     if (found.has(relative)) continue;
     found.add(relative);
-    const { dependencies = {} } = JSON.parse(fs.readFileSync(path.join(at, "package.json"), "utf8"));
-    moduleFolders(Object.keys(dependencies), at, found);
+    const { dependencies = {}, optionalDependencies = {} } = JSON.parse(fs.readFileSync(path.join(at, "package.json"), "utf8"));
+    // Often one for each platform, of which npm installs this one's.
+    const optional = Object.keys(optionalDependencies);
+    moduleFolders([...Object.keys(dependencies), ...optional.filter((other) => findModule(other, at))], at, found);
   }
   return found;
 }

@@ -27,7 +27,10 @@ export interface LabelledImage {
 }
 /** Read into memory, once. */
 export type ImageSequence = Iterable<LabelledImage> | AsyncIterable<LabelledImage>;
-/** Called with the epoch, from 0; once more, before, with 0. Each call gives at least as many images as that one did. */
+/**
+ * Called with 0 to count the images, with the epoch, from 0, for each epoch of training, and with 0 for each evaluation. Each call
+ * gives a new iterable, of at least as many images as the first one's.
+ */
 export type ImageSource = (epoch: number) => ImageSequence;
 
 /** A data set object of the user's: each split in memory, or a sequence. */
