@@ -1,6 +1,7 @@
 /** revnet memory */
 import { trainingShape } from "../data/open.js";
 import type { MemoryReport } from "../native/index.js";
+import { chooseDevice } from "../network/device.js";
 import { largestBatch, type MemoryPlanOptions, memoryPlan } from "../network/memory.js";
 import { resolveModel } from "../network/models.js";
 import { MAX_BATCH } from "../network/recipe.js";
@@ -54,7 +55,7 @@ export const memory = defineCommand({
       printJson({
         model: spec.name,
         batchSize,
-        device: on.device,
+        device: chooseDevice(on).options.device,
         ...plans,
         ...(largest && { budget: { bytes: budget, ...largest } }),
       });
@@ -90,11 +91,11 @@ function describe(
   ].join("\n");
 }
 
-/** "8GiB", "1.5 GB", "1000" */
+/** "8GiB", "1.5 GB"; a number alone would be bytes to some and GiB to others. */
 function readBytes(text: string): number {
-  const [, number, unit = "B"] = /^(\d+(?:\.\d+)?)\s*([A-Za-z]+)?$/.exec(text.trim()) ?? [];
+  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*([A-Za-z]+)?$/.exec(text.trim()) ?? [];
   const name = Object.keys(UNITS).find((known) => known.toLowerCase() === unit.toLowerCase());
   if (number === undefined || name === undefined)
-    throw new UsageError(`--budget expects bytes such as 8GiB, 500MB or 1000000, got '${text}'`);
+    throw new UsageError(`--budget expects bytes with their unit, such as 8GiB or 500MB, got '${text}'`);
   return Math.floor(Number(number) * UNITS[name as keyof typeof UNITS]);
 }

@@ -28,9 +28,15 @@ export class Progress {
       case "start":
         this.#start = event;
         this.#line(
-          `${event.model}: ${event.parameters.toLocaleString("en")} parameters, ${event.steps} steps of ${event.batchSize} images, on ${event.device}`,
+          `${event.model}: ${event.parameters.toLocaleString("en")} parameters, ${event.steps} steps of ${event.batchSize} images`,
         );
-        if (event.resumedFrom > 0) this.#line(`going on from the checkpoint of step ${event.resumedFrom}`);
+        this.#line(`on ${event.device}`);
+        if (event.resumedFrom > 0)
+          this.#line(
+            event.resumedFrom < event.steps
+              ? `going on from the checkpoint of step ${event.resumedFrom}`
+              : `the checkpoint of step ${event.resumedFrom} is the last one: there is nothing left to train`,
+          );
         break;
       case "step":
         this.#smooth(event);
@@ -58,7 +64,7 @@ export class Progress {
         this.#outOfRange.values += event.count;
         break;
       case "warning":
-        this.#line(`warning: step ${event.step}: ${event.message}`);
+        this.#line(`warning: ${event.step > 0 ? `step ${event.step}: ` : ""}${event.message}`);
         break;
       case "brokenImage":
         this.#line(`warning: step ${event.step}: ${event.file} is left out: ${event.reason}`);

@@ -1,5 +1,6 @@
 /** What the rest of the package knows of a data set: two splits of labelled byte images, resident in memory or streamed. */
 import { RevNetError } from "../errors.js";
+import { describe } from "../validation.js";
 import { Pacer } from "./pacer.js";
 
 /** Labelled images of one split, resident in memory. */
@@ -128,8 +129,12 @@ function invalid(what: string): RevNetError {
   return new RevNetError("ERR_INVALID_DATA", what);
 }
 
+function checkSplitObject(split: unknown, where: string): void {
+  if (typeof split !== "object" || split === null)
+    throw invalid(`${where}: expected { count, images, labels }, or an iterable of { image, label }, got ${describe(split)}`);
+}
+
 function validateSplit(split: unknown, where: string, imageBytes: number, classes: number): void {
-  if (typeof split !== "object" || split === null) throw invalid(`${where}: expected an object { count, images, labels }`);
   const { count, images, labels } = split as Partial<Split>;
   if (!Number.isSafeInteger(count) || (count as number) < 1)
     throw invalid(`${where}.count: expected a positive integer, got ${String(count)}`);
@@ -153,6 +158,7 @@ export function validateDataset<T = Dataset>(value: unknown, isOther: (split: un
   if (typeof dataset.name !== "string" || dataset.name === "") throw invalid("data.name: expected a string");
   const { classes } = dataset;
   const others = { train: isOther(dataset.train), test: isOther(dataset.test) };
+  for (const key of ["train", "test"] as const) if (!others[key]) checkSplitObject(dataset[key], `data.${key}`);
   const shape = dataset.shape === undefined && others.train && others.test ? [1, 1, 1] : dataset.shape;
   if (!Array.isArray(shape) || shape.length !== 3 || !shape.every((edge) => Number.isSafeInteger(edge) && edge > 0))
     throw invalid("data.shape: expected [height, width, channels], three positive integers");

@@ -94,6 +94,7 @@ export async function openDataset(name: string, options: DatasetOptions = {}): P
   if (known !== "image-folder")
     for (const key of ["validationShare", "brokenImages"] as const)
       if (given[key] !== undefined) throw new RevNetError(CODE, `${key}: is for image-folder`);
+  if (known === "shapes" && dataDir !== undefined) throw new RevNetError(CODE, "dataDir: shapes are drawn, and in no folder");
   if (known === "shapes") return drawShapes(trainCount ?? SIZES.shapes.images, testCount ?? 1000, seed);
   if (typeof dataDir !== "string" || dataDir === "")
     throw new RevNetError(CODE, `dataDir: expected the folder that holds the files of ${name}`);

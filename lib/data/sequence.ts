@@ -197,7 +197,7 @@ class SourceSplit implements StreamedSplit {
       }
       if (step < last)
         throw invalid(
-          `${this.reading.where}: epoch ${epoch} has fewer than the ${stepsPerEpoch * batchSize} images of its batches; the first call gave ${this.count}`,
+          `${this.reading.where}: epoch ${epoch} has fewer than the ${stepsPerEpoch * batchSize} images of its batches; the first call gave ${this.count}, and each is to give a new iterable`,
         );
     }
   }

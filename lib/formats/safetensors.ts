@@ -30,6 +30,10 @@ export interface SafetensorsFile {
 export interface SafetensorsOptions {
   readonly digest?: boolean;
 }
+export interface ReadOptions {
+  /** Whether a file of this metadata must carry a digest, and match it; default: none need. */
+  readonly digest?: (metadata: ReadonlyMap<string, string>) => boolean;
+}
 
 const NO_DIGEST = "0".repeat(64);
 const MAX_HEADER_BYTES = 100e6; // the format's own limit
@@ -61,10 +65,9 @@ interface Entry {
 
 /**
  * Reads a whole file. F16 and BF16 come as float32.
- * @param options.digest the file must carry a digest, and match it
  * @throws RevNetError ERR_FILE (cannot be read) or ERR_INVALID_FILE (is not such a file), naming the path and the reason
  */
-export async function readSafetensors(file: string, { digest = false }: SafetensorsOptions = {}): Promise<SafetensorsFile> {
+export async function readSafetensors(file: string, { digest = () => false }: ReadOptions = {}): Promise<SafetensorsFile> {
   let handle: fs.FileHandle | undefined;
   try {
     handle = await fs.open(file, "r");
@@ -77,7 +80,7 @@ export async function readSafetensors(file: string, { digest = false }: Safetens
     const { metadata, entries } = parseHeader(header, size - start);
     const bytes = new Map<Entry, Uint8Array<ArrayBuffer>>();
     for (const entry of entries) bytes.set(entry, await readExactly(handle, start + entry.begin, entry.end - entry.begin));
-    if (digest)
+    if (digest(metadata))
       await checkDigest(
         metadata,
         header,

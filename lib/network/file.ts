@@ -12,6 +12,9 @@ import { checkSpec, type NetworkSpec } from "./spec.js";
 /** Before a parameter's name: its momentum, in a checkpoint. Checkpoints load as models, without the momenta. */
 export const MOMENTUM_PREFIX = "momentum.";
 
+/** `format` in a checkpoint's metadata; every byte of such a file is under its digest. */
+export const CHECKPOINT_FORMAT = "revnet-checkpoint";
+
 export interface ModelFile {
   readonly spec: NetworkSpec;
   readonly preprocessing: Preprocessing;
@@ -44,7 +47,7 @@ export function modelMetadata({ spec, preprocessing: { mean, scale }, classNames
 
 /** @param given the spec, where the file carries none (or to use instead of its own) */
 export async function readModel(file: string, given?: NetworkSpec): Promise<ModelFile> {
-  const { metadata, tensors } = await readSafetensors(file);
+  const { metadata, tensors } = await readSafetensors(file, { digest: (of) => of.get("format") === CHECKPOINT_FORMAT });
   const what = `'${file}'`;
   const carried = metadata.get("spec");
   if (given === undefined && carried === undefined)

@@ -104,7 +104,7 @@ export class Inference {
       onProgress?.(first, split.count);
     }
     if (counted === 0) throw new RevNetError("ERR_INVALID_DATA", `none of the ${split.count} images could be decoded`);
-    return { loss: loss / counted, error: 1 - correct / counted, confusion, losses, predictions, labels, broken };
+    return { loss: loss / counted, error: (counted - correct) / counted, confusion, losses, predictions, labels, broken };
   }
 
   /** Rows [first, first + rows) in a batch of n; rows beyond are left out. */

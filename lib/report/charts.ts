@@ -149,7 +149,7 @@ export function depthChart(memory: Analysis["memory"]): Chart {
     title: "Activations by depth",
     note: "Bytes of activations of one training step, with more and more units in each stage.",
     xLabel: "residual blocks",
-    yLabel: "MiB",
+    yLabel: "",
     unit: " MiB",
     logarithmic: false,
     yTop: 0,

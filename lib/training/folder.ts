@@ -11,6 +11,8 @@ import { FolderLock } from "./lock.js";
 import { MetricsLog, type MetricsRecord, readMetrics } from "./metrics.js";
 
 const json = (value: object): Buffer[] => [Buffer.from(`${JSON.stringify(value, null, 2)}\n`)];
+const OVERWRITTEN = ["config.json", "metrics.jsonl", "summary.json", "model.safetensors", "analysis.json", "report.html"];
+const MAX_CONFIG_BYTES = 2 ** 26;
 const STEP_FILE = /^step-(\d{8,16})\.safetensors$/;
 
 export class RunFolder {
@@ -73,6 +75,16 @@ export class RunFolder {
     return undefined;
   }
 
+  /** A file that a run would overwrite and that is of no run, if there is one: then the folder is for something else. */
+  async foreignFile(): Promise<string | undefined> {
+    if (await isConfig(path.join(this.folder, "config.json"))) return undefined;
+    for (const name of OVERWRITTEN) {
+      const file = path.join(this.folder, name);
+      if (await fs.lstat(file).catch(() => undefined)) return file;
+    }
+    return undefined;
+  }
+
   /** Begins writing: config.json, and metrics.jsonl from its first `metricsBytes` on, whose records are returned. @throws RevNetError ERR_FILE */
   async begin(config: object, metricsBytes: number): Promise<MetricsRecord[]> {
     await writeFileAtomically(path.join(this.folder, "config.json"), json(config));
@@ -132,6 +144,17 @@ export class RunFolder {
       .flatMap((name) => STEP_FILE.exec(name)?.[1] ?? [])
       .map(Number)
       .sort((a, b) => a - b);
+  }
+}
+
+/** Whether it is what `begin` writes. */
+async function isConfig(file: string): Promise<boolean> {
+  try {
+    if ((await fs.stat(file)).size > MAX_CONFIG_BYTES) return false;
+    const config = JSON.parse(await fs.readFile(file, "utf8"));
+    return typeof config?.model === "object" && "batchSize" in config && "seed" in config;
+  } catch {
+    return false;
   }
 }
 

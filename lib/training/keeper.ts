@@ -41,15 +41,21 @@ export class Keeper {
     return checkpoint;
   }
 
-  /** @throws RevNetError ERR_RUN_EXISTS where a new run would take the place of another one's checkpoints */
-  async refuseExisting(): Promise<void> {
-    const [last] = await this.folder.checkpointFiles();
-    if (last === undefined) return;
-    throw new RevNetError(
-      "ERR_RUN_EXISTS",
-      `'${this.folder.folder}' holds checkpoints of a run, the last one '${last}': resume it (resume: true), ` +
-        "or give a new run another outDir",
-    );
+  /** @throws RevNetError ERR_RUN_EXISTS where a run would begin in the place of another one's checkpoints, or of files of no run */
+  async refuseExisting(resume: boolean): Promise<void> {
+    const [last] = resume ? [] : await this.folder.checkpointFiles();
+    if (last !== undefined)
+      throw new RevNetError(
+        "ERR_RUN_EXISTS",
+        `'${this.folder.folder}' holds checkpoints of a run, the last one '${last}': resume it (resume: true), ` +
+          "or give a new run another outDir",
+      );
+    const foreign = await this.folder.foreignFile();
+    if (foreign !== undefined)
+      throw new RevNetError(
+        "ERR_RUN_EXISTS",
+        `'${foreign}' is there and not a run's: a run would overwrite it, so give the run another outDir`,
+      );
   }
 
   /** Begins the files, metrics.jsonl after those of its records that belong to the checkpoint, which are returned. @throws RevNetError ERR_FILE */

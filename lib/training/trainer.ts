@@ -163,9 +163,10 @@ export class Trainer {
 
   /** Starts the files of a run, or goes on from its last checkpoint. */
   async #begin(keeper: Keeper): Promise<void> {
-    if (!this.#settings.resume) await keeper.refuseExisting();
-    const checkpoint = this.#settings.resume ? await keeper.find() : undefined;
-    if (checkpoint) {
+    const { resume } = this.#settings;
+    const checkpoint = resume ? await keeper.find() : undefined;
+    if (!checkpoint) await keeper.refuseExisting(resume);
+    else {
       restore(checkpoint, this.#network);
       this.#done = checkpoint.progress.step;
       this.#best.restore(checkpoint.progress);
@@ -184,7 +185,8 @@ export class Trainer {
       throw this.#keeper?.notFinite(what) ?? new RevNetError("ERR_NOT_FINITE", what);
     }
     await this.#journal.reportBroken(step, broken);
-    const error = 1 - correct / this.#settings.batchSize;
+    const { batchSize } = this.#settings;
+    const error = (batchSize - correct) / batchSize;
     await this.#journal.report({ type: "step", step, epoch: this.#epoch, loss, error, learningRate, milliseconds });
     if (outOfRange > 0) await this.#journal.report({ type: "outOfRange", step, count: outOfRange });
   }

@@ -4,6 +4,7 @@ import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
+import { createNetwork } from "../../lib/index.js";
 import { RUN_FILES, TINY_RESNET, TINY_REVNET } from "../support/tiny.js";
 
 const MAIN = path.join(__dirname, "../../lib/cli/main.js");
@@ -170,6 +171,25 @@ describe("the command line", function () {
     const wrong = predicted.filter((result: { class: string; label: string }) => result.class !== result.label).length;
     expect(wrong / 20).to.be.closeTo(summary.testError, 1e-9);
     for (const { probabilities } of predicted) expect(probabilities.reduce((a: number, b: number) => a + b)).to.be.closeTo(1, 1e-5);
+
+    // About other classes: no figures that mean nothing.
+    const other = path.join(out, "cifar.safetensors");
+    const network = createNetwork("revnet-38", { device: "cpu" });
+    network.classNames = Array.from({ length: 10 }, (_, i) => `class ${i}`);
+    await network.save(other);
+    network.dispose();
+    const warned = await revnet("predict", other, "--data", "shapes", "--count", "1");
+    expect(warned.stderr).to.include("warning: the classes of shapes are not those");
+    const two = file("two.json");
+    await writeFile(two, JSON.stringify({ extends: "revnet-38", name: "two", classes: 2 }));
+    const pair = createNetwork(two, { device: "cpu" });
+    await pair.save(other);
+    pair.dispose();
+    for (const command of ["predict", "evaluate"]) {
+      const refused = await revnet(command, other, "--data", "shapes", "--test-count", "1");
+      expect(refused.status, command).to.equal(2);
+      expect(refused.stderr).to.match(/the model has 2 classes, and shapes has \d+/);
+    }
 
     await writeFile(file("image.raw"), Buffer.alloc(2 * 3072, 128));
     const raw = await revnet("predict", model, file("image.raw"));

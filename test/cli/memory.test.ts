@@ -78,8 +78,10 @@ describe("revnet memory", function () {
       stored: 0,
     });
     expect(await revnet("memory", "revnet-110", "--budget", "1MB")).to.include("not even one image");
-    const refused = (await revnet("memory", "revnet-110", "--budget", "8 bananas").catch((error) => error)) as { stderr: string };
-    expect(refused.stderr).to.include("--budget").and.include("8 bananas");
+    for (const text of ["8 bananas", "8"]) {
+      const refused = (await revnet("memory", "revnet-110", "--budget", text).catch((error) => error)) as { stderr: string };
+      expect(refused.stderr).to.include("--budget expects bytes with their unit").and.include(`got '${text}'`);
+    }
   });
 
   it("draws both modes to one scale", () => {

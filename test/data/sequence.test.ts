@@ -101,6 +101,11 @@ describe("sequences of images", () => {
     expect(await fails(input({ train: [] }))).to.equal("data.train: no images");
     expect(await fails(input({ train: () => [] }))).to.equal("data.train: no images");
     expect(await fails(input({ train: (() => 5) as never }))).to.include("return an iterable, got 5");
+    const once = images();
+    expect(await fails(input({ train: () => once }))).to.include("each is to give a new iterable");
+    const { train, ...rest } = input({ train: [...images()] });
+    expect(await fails(rest as never)).to.match(/^data\.train: expected \{ count.*or an iterable of .*got undefined/);
+    expect(await fails({ ...rest, train, test: 5 as never })).to.match(/^data\.test: expected .*got 5/);
     const fewer = (epoch: number) => [...images()].slice(0, epoch === 0 ? 64 : 20);
     expect(await fails(input({ train: fewer }))).to.include("epoch 1 has fewer than the 64 images");
   });

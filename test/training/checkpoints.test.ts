@@ -1,6 +1,6 @@
 /** Stopping and going on: the bits of the uninterrupted run, whatever happened to the files in between. */
 import { spawnSync } from "node:child_process";
-import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
@@ -130,6 +130,38 @@ describe("checkpoints", function () {
     expect(message).to.include(folder).and.include("resume");
     expect(await readdir(folder, { recursive: true })).to.deep.equal(files);
     expect(await readFile(file("metrics.jsonl"))).to.deep.equal(metrics);
+  });
+
+  it("touches no folder that is for something else", async () => {
+    for (const name of ["config.json", "model.safetensors", "report.html"]) {
+      await rm(folder, { recursive: true });
+      await mkdir(folder);
+      await writeFile(file(name), '{"mine": 1}');
+      for (const resume of [false, true])
+        expect(await rejection(train({ resume }), "ERR_RUN_EXISTS"))
+          .to.include(file(name))
+          .and.include("not a run's");
+      expect(await readFile(file(name), "utf8")).to.equal('{"mine": 1}');
+      expect(await readdir(folder)).to.deep.equal([name]);
+    }
+    // Other files are in nobody's way, and neither is a run that ended before its first checkpoint.
+    await rm(folder, { recursive: true });
+    await mkdir(folder);
+    await writeFile(file("notes.txt"), "mine");
+    await train({}, 1);
+    await rm(file("checkpoints"), { recursive: true });
+    await train({}, 1);
+    expect(await readFile(file("notes.txt"), "utf8")).to.equal("mine");
+  });
+
+  it("loads as a model only where no byte is damaged", async () => {
+    await train({ steps: 2 });
+    const checkpoint = file("checkpoints", "step-00000002.safetensors");
+    (await loadNetwork(checkpoint, { device: DEVICE })).dispose();
+    const bytes = await readFile(checkpoint);
+    bytes[bytes.length - 5]! ^= 1;
+    await writeFile(checkpoint, bytes);
+    expect(await rejection(loadNetwork(checkpoint, { device: DEVICE }), "ERR_INVALID_FILE")).to.include("damaged");
   });
 
   it("lets change what does not change the bits", async () => {
