@@ -171,8 +171,10 @@ TEST(everyOpStaysInBoundsOnCpu) {
 }
 
 #if defined(REVNET_EMULATED)
-TEST(everyOpStaysInBoundsOnEmulatedCuda) {
-  for (const Precision precision : {Precision::Float32, Precision::Tf32, Precision::Bfloat16})
-    sweep([&] { return makeCudaBackend(0, precision); }, 3);
+void sweepEmulated(Precision precision) {
+  sweep([&] { return makeCudaBackend(0, precision); }, 3);
 }
+TEST(everyOpStaysInBoundsOnEmulatedCudaInFloat32) { sweepEmulated(Precision::Float32); }
+TEST(everyOpStaysInBoundsOnEmulatedCudaInTf32) { sweepEmulated(Precision::Tf32); }
+TEST(everyOpStaysInBoundsOnEmulatedCudaInBfloat16) { sweepEmulated(Precision::Bfloat16); }
 #endif
