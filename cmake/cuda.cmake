@@ -5,6 +5,7 @@
 # capability 9.0 and PTX for later ones. Without it: those of the GPUs of this machine; where there are none, all that count.
 
 set(oldest_cuda 12.0)  # the first with C++20
+set(oldest_capability 75)  # the first with ldmatrix
 
 set(architectures_help "GPUs to build for; default: those of this machine")
 set(REVNET_CUDA_ARCHITECTURES "" CACHE STRING "${architectures_help}")
@@ -15,17 +16,41 @@ endif()
 # Turing to Hopper, and PTX for what comes after.
 set(all_architectures 75-real 80-real 86-real 89-real 90)
 
-# The compute capabilities of this machine's GPUs, as "80;90"; empty where nvidia-smi finds none.
-function(find_architectures result)
+# What to build for this machine's GPUs with `nvcc`, as "80;90"; empty where nvidia-smi finds none that kernels can run on. A GPU
+# newer than nvcc gets PTX of the newest that nvcc knows.
+function(find_architectures nvcc result)
   find_program(nvidia_smi nvidia-smi)
-  set(found "")
+  set(architectures "")
   if(nvidia_smi)
-    execute_process(COMMAND ${nvidia_smi} --query-gpu=compute_cap --format=csv,noheader OUTPUT_VARIABLE output ERROR_QUIET)
-    string(REGEX MATCHALL "[0-9]+\\.[0-9]" found "${output}")
-    string(REPLACE "." "" found "${found}")
-    list(REMOVE_DUPLICATES found)
+    # Where the driver does not work it says so on stdout, with version numbers in it.
+    execute_process(COMMAND ${nvidia_smi} --query-gpu=compute_cap --format=csv,noheader RESULT_VARIABLE status OUTPUT_VARIABLE output
+                    ERROR_QUIET)
+    execute_process(COMMAND ${nvcc} --list-gpu-arch OUTPUT_VARIABLE known ERROR_QUIET)
+    string(REGEX MATCHALL "[0-9]+" known "${known}")
+    string(REGEX REPLACE "[ \r]*\n" ";" lines "${output}")
+    foreach(line IN LISTS lines)
+      if(NOT status EQUAL 0 OR NOT line MATCHES "^[0-9]+\\.[0-9]$")
+        continue()
+      endif()
+      string(REPLACE "." "" capability "${line}")
+      if(capability LESS oldest_capability)
+        continue()
+      endif()
+      if(NOT known OR capability IN_LIST known)
+        list(APPEND architectures ${capability})
+        continue()
+      endif()
+      set(newest ${oldest_capability})
+      foreach(architecture IN LISTS known)
+        if(architecture GREATER newest AND architecture LESS capability)
+          set(newest ${architecture})
+        endif()
+      endforeach()
+      list(APPEND architectures ${newest}-virtual)
+    endforeach()
+    list(REMOVE_DUPLICATES architectures)
   endif()
-  set(${result} "${found}" PARENT_SCOPE)
+  set(${result} "${architectures}" PARENT_SCOPE)
 endfunction()
 
 # `result`: why `nvcc` cannot compile C++20 with `host` behind it, in one line; empty if it can.
@@ -84,7 +109,7 @@ endif()
 if(NOT cuda_absence)
   set(CMAKE_CUDA_ARCHITECTURES "${REVNET_CUDA_ARCHITECTURES}")
   if(NOT CMAKE_CUDA_ARCHITECTURES)
-    find_architectures(CMAKE_CUDA_ARCHITECTURES)
+    find_architectures(${CMAKE_CUDA_COMPILER} CMAKE_CUDA_ARCHITECTURES)
   endif()
   if(NOT CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES ${all_architectures})

@@ -5,8 +5,9 @@
  * its tests that need no other program.
  */
 
-const { execFileSync } = require("node:child_process");
+const { execFileSync, spawnSync } = require("node:child_process");
 const fs = require("node:fs");
+const os = require("node:os");
 const path = require("node:path");
 
 const root = path.resolve(__dirname, "..");
@@ -18,6 +19,8 @@ const maxBytes = 60e6;
 /** Suites of test/ that need nothing but the addon, and the modules that they and the package use. */
 const suites = ["binding", "cuda", "data", "network", "ops", "support", "training"];
 const modules = [...packageModules(), "chai", "fast-check", "mocha"];
+/** Of those suites, what compiles the addon. */
+const compiling = ["cuda/emulated.test.js", "cuda/emulated.test.js.map"];
 const golden = process.env.REVNET_GOLDEN_DIR ?? path.join(root, "..", "shared", "golden");
 
 const runScript = `#!/bin/sh
@@ -29,8 +32,9 @@ const runScript = `#!/bin/sh
 #   ./run.sh node SCRIPT             a script, run by the Node.js that is packed here
 case "$0" in */*) here=\${0%/*} ;; *) here=. ;; esac
 here=$(CDPATH= cd -- "$here" && pwd) || exit 1
-# The C++ library that the addon was linked with, where this machine's own is older.
-export LD_LIBRARY_PATH="$here/lib\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+# The C++ library that the addon was linked with, only where this machine's own will not do: it may need a newer system.
+"$here/node" -e 'process.dlopen({ exports: {} }, process.argv[1])' "$here/build/Release/revnet.node" 2>/dev/null ||
+  export LD_LIBRARY_PATH="$here/lib\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export REVNET_GOLDEN_DIR="\${REVNET_GOLDEN_DIR-$here/golden}"
 case "\${1-}" in
   test) shift; cd "$here" && exec ./node node_modules/mocha/bin/mocha.js "$@" ;;
@@ -97,6 +101,19 @@ function compilerLibraries() {
   return new Map([...libraries].map(([, name, file]) => [name, file]));
 }
 
+/** Unpacks the archive where no module of this clone can be found, and lets it load its tests. */
+function check() {
+  const elsewhere = fs.mkdtempSync(path.join(os.tmpdir(), "revnet-bundle-"));
+  try {
+    execFileSync("tar", ["-xJf", archive, "-C", elsewhere]);
+    const run = path.join(elsewhere, path.basename(folder), "run.sh");
+    const { status, stdout, stderr } = spawnSync(run, ["test", "--dry-run"], { encoding: "utf8" });
+    if (status !== 0) throw new Error(`its tests do not load:\n${stdout.slice(-2000)}${stderr.slice(-2000)}`);
+  } finally {
+    fs.rmSync(elsewhere, { recursive: true });
+  }
+}
+
 function main() {
   if (process.platform !== "linux") fail("bundles are for Linux, and made on it");
   for (const built of ["build/Release/revnet.node", "dist/cli/main.js", "dist-test/test/ops"])
@@ -108,6 +125,7 @@ function main() {
   for (const name of ["LICENSE", "package.json", ".mocharc.json", "assets", "bench", "dist", "models", "dist-test/lib"]) copy(name);
   copy("build/Release/revnet.node");
   for (const suite of suites) if (fs.existsSync(path.join(root, "dist-test", "test", suite))) copy(`dist-test/test/${suite}`);
+  for (const name of compiling) fs.rmSync(path.join(folder, "dist-test", "test", name), { force: true });
   for (const name of moduleFolders(modules)) copy(name);
   copyGolden();
   fs.copyFileSync(fs.realpathSync(process.execPath), path.join(folder, "node"));
@@ -121,6 +139,7 @@ function main() {
   const { size } = fs.statSync(archive);
   const megabytes = (size / 1e6).toFixed(1);
   if (size > maxBytes) fail(`${archive} takes ${megabytes} MB, and is to take at most ${maxBytes / 1e6}`);
+  check();
   console.log(
     `${path.relative(root, archive)}: ${megabytes} MB, CUDA ${cuda ? `${cuda} for ${cudaArchitectures.join(", ")}` : "not in it"}`,
   );

@@ -1,5 +1,6 @@
 #include "step_runner.h"
 
+#include <cstdlib>
 #include <set>
 #include <string>
 #include <utility>
@@ -8,11 +9,13 @@
 
 namespace revnet {
 
-// The step threads of this process. exit() destroys it, and a thread must not outlive the library's other globals: so they
-// are stopped here (after the running op) and joined. Sessions whose environment is torn down in order are gone by then.
+// The step threads of this process. exit() undoes what was made last first, and a thread must not outlive what its session needs:
+// the library's other globals, and those of a device's driver, which may be loaded long after this library. So exit() stops them
+// (after the running op) and joins them before all that was there when the latest of them started. Sessions whose environment is
+// torn down in order are gone by then.
 class RunningSteps {
  public:
-  ~RunningSteps() {
+  void stop() {
     std::set<StepRunner*> runners;
     {
       const std::lock_guard lock(mutex_);
@@ -41,6 +44,7 @@ class RunningSteps {
 namespace {
 
 RunningSteps runningSteps;
+void stopRunningSteps() { runningSteps.stop(); }
 
 Error disposed() { return Error("ERR_DISPOSED", "the session is disposed"); }
 
@@ -65,6 +69,7 @@ void StepRunner::post(Work work, Done done) {
     try {
       thread_ = std::thread([this] { loop(); });
       runningSteps.add(this);
+      std::atexit(stopRunningSteps);
     } catch (...) {
       queue_.pop_back();
       throw;

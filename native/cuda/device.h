@@ -32,8 +32,13 @@ void launch(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, int t
             const Arguments&... arguments) {
   // Beyond this a kernel has to ask.
   constexpr size_t kSharedByDefault = 48 << 10;
-  if (sharedBytes > kSharedByDefault)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)), "launch");
+  if (sharedBytes > kSharedByDefault) {
+    // Only ever for more: launches that were captured before this one keep what they need.
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, kernel), "launch");
+    if (static_cast<size_t>(attributes.maxDynamicSharedSizeBytes) < sharedBytes)
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)), "launch");
+  }
   kernel<<<grid, static_cast<unsigned>(threads), sharedBytes, stream>>>(static_cast<Parameters>(arguments)...);
   check(cudaGetLastError(), "launch");
 }

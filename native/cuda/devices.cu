@@ -9,6 +9,8 @@
 namespace revnet {
 namespace {
 
+constexpr int kOldestCapability = 75;  // the first with ldmatrix
+
 // 13000 is 13.0.
 std::string versionName(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
 
@@ -45,15 +47,6 @@ std::vector<std::string> compiledArchitectures() {
   return all;
 }
 
-// Whether code compiled for `architecture` ("86-real", "90-virtual", "90a-real", or "90" for both kinds) runs on `capability`.
-// Machine code runs on later devices of the same major version, PTX is translated for any later one; an "a" binds it to its own.
-bool runsOn(const std::string& architecture, int capability) {
-  const int own = std::atoi(architecture.c_str());
-  if (architecture.find('a') < architecture.find('-')) return capability == own;
-  const bool real = architecture.find("-virtual") == std::string::npos, ptx = architecture.find("-real") == std::string::npos;
-  return capability >= own && (ptx || (real && capability / 10 == own / 10));
-}
-
 CudaDevice describeDevice(int number, const std::vector<std::string>& architectures) {
   cudaDeviceProp properties{};
   if (const cudaError_t status = cudaGetDeviceProperties(&properties, number); status != cudaSuccess)
@@ -64,8 +57,10 @@ CudaDevice describeDevice(int number, const std::vector<std::string>& architectu
        << (properties.totalGlobalMem + (size_t{1} << 29)) / (size_t{1} << 30) << " GiB, " << properties.multiProcessorCount
        << " multiprocessors";
   CudaDevice device{text.str(), capability, ""};
-  const auto runs = [&](const std::string& architecture) { return runsOn(architecture, capability); };
-  if (!architectures.empty() && std::none_of(architectures.begin(), architectures.end(), runs)) {
+  const auto runs = [&](const std::string& architecture) { return codeRunsOn(architecture, capability); };
+  if (capability < kOldestCapability) {
+    device.absence = "compute capability 7.5 is the oldest that will do, and this is " + device.description;
+  } else if (!architectures.empty() && std::none_of(architectures.begin(), architectures.end(), runs)) {
     device.absence = "this build has no code for it (" + device.description + "), only for";
     for (const std::string& architecture : architectures) device.absence += " " + architecture;
     device.absence += ": build again with REVNET_CUDA_ARCHITECTURES=" + std::to_string(capability);
@@ -74,6 +69,16 @@ CudaDevice describeDevice(int number, const std::vector<std::string>& architectu
 }
 
 }  // namespace
+
+bool codeRunsOn(const std::string& architecture, int capability) {
+  if (architecture.empty() || architecture[0] < '0' || architecture[0] > '9') return true;
+  const int own = std::atoi(architecture.c_str());
+  const std::string name = architecture.substr(0, architecture.find('-'));
+  if (name.back() == 'a') return capability == own;
+  const bool real = architecture.find("-virtual") == std::string::npos, ptx = architecture.find("-real") == std::string::npos;
+  const bool sameMajor = capability / 10 == own / 10;
+  return capability >= own && (sameMajor ? real || ptx : ptx && name.back() != 'f');
+}
 
 CudaDevices cudaDevices() {
   int count = 0;

@@ -24,6 +24,12 @@ CudaDevices cudaDevices();
 // Free memory of a device. Throws Error ERR_CUDA where there is no such device.
 uint64_t cudaFreeBytes(int device);
 
+// Whether code compiled for `architecture`, in CMake's notation ("86-real", "90-virtual", "90a-real", or "90" for both kinds),
+// runs on a device of this compute capability. Machine code runs on later devices of the same major version, and PTX is translated
+// for any later one; an "a" binds both to that very capability, an "f" to its major version. What CMake's other names ("native",
+// "all") stand for is not known here: then it may.
+bool codeRunsOn(const std::string& architecture, int capability);
+
 struct CudaBuild {
   std::string version;                     // of the toolkit that this build was made with; empty without CUDA
   std::vector<std::string> architectures;  // that it has code for, in CMake's notation: "90" is sm_90 and its PTX

@@ -64,7 +64,7 @@ constexpr int ceilDiv(int a, int b) { return (a + b - 1) / b; }
 
 // Lays `pixels` (64 or 128) output pixels of a tile out: whole small images where they fit, else 8 rows.
 inline void layTiles(Gather& gather, int pixels) {
-  int rows = 0, columns = 0, patchH = 0, patchW = 0;
+  int rows = 0, columns = 0;
   for (int phase = 0; phase < gather.phases; ++phase) {
     rows = std::max(rows, gather.rows[phase].outputs);
     columns = std::max(columns, gather.columns[phase].outputs);
@@ -79,13 +79,29 @@ inline void layTiles(Gather& gather, int pixels) {
   tile.logColumns = rows == 1 ? std::min(all, std::max(3, logOf(columns))) : columns > 8 ? all - 3 : 3;
   tile.logRows = std::min(all - tile.logColumns, logOf(rows));
   tile.logImages = all - tile.logColumns - tile.logRows;
-  for (int phase = 0; phase < gather.phases; ++phase) {
-    const auto extent = [](const Axis& axis, int log) { return ((1 << log) - 1) * axis.step + std::max(axis.taps, 1); };
-    patchH = std::max(patchH, extent(gather.rows[phase], tile.logRows));
-    patchW = std::max(patchW, extent(gather.columns[phase], tile.logColumns));
+  const auto extent = [&](const Axis(&axes)[2], int log) {
+    int most = 0;
+    for (int phase = 0; phase < gather.phases; ++phase)
+      most = std::max(most, ((1 << log) - 1) * axes[phase].step + std::max(axes[phase].taps, 1));
+    return most;
+  };
+  // Every image brings a border of its own, and long rows have long ones. Where a wide kernel would make the patch too large for
+  // shared memory, the tile becomes squarer and reaches over the edges of small images instead.
+  const int mostPatchPixels = pixels * 15 / 2;
+  for (;;) {
+    gather.patchH = extent(gather.rows, tile.logRows);
+    gather.patchW = extent(gather.columns, tile.logColumns);
+    if (gather.patchPixels() <= mostPatchPixels) break;
+    if (tile.logImages > 0) {
+      --tile.logImages;
+      ++(tile.logRows < tile.logColumns ? tile.logRows : tile.logColumns);
+    } else if (tile.logColumns > tile.logRows + 1) {
+      --tile.logColumns;
+      ++tile.logRows;
+    } else {
+      break;
+    }
   }
-  gather.patchH = patchH;
-  gather.patchW = patchW;
   gather.imageTiles = ceilDiv(gather.n, 1 << tile.logImages);
   gather.rowTiles = ceilDiv(rows, 1 << tile.logRows);
   gather.columnTiles = ceilDiv(columns, 1 << tile.logColumns);

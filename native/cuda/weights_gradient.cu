@@ -141,12 +141,13 @@ WeightsGradientPlan planPass(const Convolution& shape) {
   const Gather gather = forwardGather(conv, kTilePixels);
   WeightsGradientPlan plan{conv, gather, conv.kernel == 1 ? 64 : 32, 64, 32, 0, 1, 0};
   while (plan.columns > 16 && plan.columns / 2 >= conv.k) plan.columns /= 2;
-  plan.itemColumns = std::min(plan.columns, 32);
   const auto sharedBytes = [&] {
     return static_cast<size_t>(gather.patchPixels()) * static_cast<size_t>(columnPitch<Math>(plan.chunk)) +
            static_cast<size_t>(kTilePixels) * static_cast<size_t>(columnPitch<Math>(plan.columns));
   };
   while (plan.chunk > 16 && (plan.chunk / 2 >= conv.c || sharedBytes() > kSharedBytes)) plan.chunk /= 2;
+  while (plan.columns > 16 && sharedBytes() > kSharedBytes) plan.columns /= 2;
+  plan.itemColumns = std::min(plan.columns, 32);
   plan.sharedBytes = sharedBytes();
 
   const int itemsPerTap = plan.chunk / 16 * (plan.columns / plan.itemColumns);

@@ -15,6 +15,9 @@
 
 namespace revnet::emulation {
 
+// Of a block. A device of compute capability 9.0 has more; this is all that 8.6, 8.9 and 12.0 have.
+constexpr size_t kMaxSharedBytes = 99 << 10;
+
 struct Work {
   std::function<void()> run;
   uint64_t number = 0;  // in the order in which the process enqueued

@@ -85,10 +85,9 @@ cudaError_t enqueueLaunch(cudaStream_t stream, Launch launch) {
   const Call call;
   if (call.status() != cudaSuccess) return call.status();
   constexpr unsigned kMaxHeight = 65535;
-  constexpr size_t kMaxShared = 227 << 10;
   const dim3 grid = launch.grid;
   const bool possible = launch.threads >= 1 && launch.threads <= 1024 && grid.x >= 1 && grid.x <= 0x7FFFFFFF && grid.y >= 1 &&
-                        grid.y <= kMaxHeight && grid.z >= 1 && grid.z <= kMaxHeight && launch.sharedBytes <= kMaxShared;
+                        grid.y <= kMaxHeight && grid.z >= 1 && grid.z <= kMaxHeight && launch.sharedBytes <= kMaxSharedBytes;
   if (!possible) return report(cudaErrorInvalidConfiguration);
   return runtime().enqueue(stream, [launch = std::move(launch)] {
     const std::string error = runLaunch(launch, runtime().random);
@@ -392,6 +391,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 cudaError_t revnetSetFunctionAttribute(const void*, cudaFuncAttribute attribute, int value) {
   const Call call;
   if (call.status() != cudaSuccess) return call.status();
-  const bool possible = attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || (value >= 0 && value <= 227 << 10);
+  const bool possible =
+      attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || (value >= 0 && static_cast<size_t>(value) <= kMaxSharedBytes);
   return possible ? cudaSuccess : report(cudaErrorInvalidValue);
 }

@@ -159,3 +159,19 @@ TEST(cudaSaysWhyThereIsNoDevice) {
   CHECK_EQUAL(cudaDevices().devices.size(), size_t{2});
   CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "the last one is cuda:1", makeCudaBackend(2, Precision::Float32));
 }
+
+TEST(cudaKnowsWhichCodeRunsWhere) {
+  const auto runsOn = [](const std::string& architecture) {
+    std::vector<int> all;
+    for (const int capability : {75, 80, 86, 89, 90, 100, 103, 120})
+      if (codeRunsOn(architecture, capability)) all.push_back(capability);
+    return all;
+  };
+  using Capabilities = std::vector<int>;
+  CHECK(runsOn("80-real") == Capabilities({80, 86, 89}));
+  CHECK(runsOn("86") == Capabilities({86, 89, 90, 100, 103, 120}));
+  CHECK(runsOn("90-virtual") == Capabilities({90, 100, 103, 120}));
+  for (const char* own : {"90a", "90a-real", "90a-virtual"}) CHECK(runsOn(own) == Capabilities({90}));
+  for (const char* family : {"100f", "100f-real", "100f-virtual"}) CHECK(runsOn(family) == Capabilities({100, 103}));
+  for (const char* unknown : {"native", "all", "all-major"}) CHECK_EQUAL(runsOn(unknown).size(), size_t{8});
+}

@@ -225,7 +225,7 @@ TEST(emulationRefusesLaunchesThatNoDeviceTakes) {
   refuses(dim3(1, 65536), 32, 0);
   refuses(dim3(1), 1025, 0);
   refuses(dim3(1), 0, 0);
-  refuses(dim3(1), 32, (227 << 10) + 1);
+  refuses(dim3(1), 32, (99 << 10) + 1);
   CHECK_EQUAL(cudaDeviceSynchronize(), cudaSuccess);
 }
 

@@ -1,7 +1,11 @@
 // The step thread: order, errors, and being stopped at any time.
 #include "binding/step_runner.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <chrono>
+#include <cstdlib>
 
 #include "check.h"
 
@@ -87,4 +91,28 @@ TEST(runnerLetsCallsInBetweenJobs) {
   for (int i = 0; i < 10; ++i) runner->withSession([](Session& session) { session.addBuffer({"b", ElementType::Real, 1}); });
   CHECK(done < 100);
   CHECK_EQUAL(runner->allocated().total(), 10 * kAlignment);
+}
+
+// A device's driver comes into the process after this library, and goes at exit() before it.
+TEST(runnerEndsBeforeWhatWasThereWhenItStarted) {
+  static std::atomic<bool> started{false}, gone{false};
+  const pid_t child = fork();
+  if (child == 0) {
+    static StepRunner runner(std::make_unique<Session>(makeReferenceBackend()));
+    std::atexit([] { gone = true; });
+    runner.post(
+        [](Session& session, const std::atomic<bool>& cancelled) {
+          started = true;
+          endless(session, cancelled);
+          if (gone) _exit(3);
+          return std::vector<HostArray>();
+        },
+        [](const std::vector<HostArray>&, const std::exception_ptr&) {});
+    while (!started) std::this_thread::sleep_for(100us);
+    std::exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status));
+  CHECK_EQUAL(WEXITSTATUS(status), 0);
 }
