@@ -15,7 +15,7 @@ const emulated = cuda[0]?.description.startsWith("Emulated") ?? false;
 
 describe("the CUDA backend", () => {
   before(function () {
-    if (cuda.length === 0) this.skip();
+    if (cuda.length === 0) this.skip(); // no device here; emulated.test.ts runs it on the emulated one
   });
 
   const options = { device: "cuda:0", threads: 1 };
@@ -108,7 +108,7 @@ describe("the CUDA backend", () => {
 
 describe("a machine without a CUDA device", () => {
   before(function () {
-    if (cuda.length > 0) this.skip();
+    if (cuda.length > 0) this.skip(); // there is one
   });
 
   const { description } = native.devices().find(({ name }) => name.startsWith("cuda"))!;

@@ -11,7 +11,7 @@ const train = async (overrides: Partial<TrainOptions>) => (await trainTiny({ dev
 describe("precisions on cuda", function () {
   this.timeout(300_000);
   before(function () {
-    if (!device) this.skip();
+    if (!device) this.skip(); // no device here; emulated.test.ts runs it on the emulated one
   });
 
   for (const precision of PRECISIONS)
