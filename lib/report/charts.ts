@@ -35,21 +35,11 @@ export const MAX_POINTS = 1500;
 /** One step of the fixed-point streams. */
 const STREAM_STEP = 2 ** -22;
 
-interface Bin extends StepRow {
-  imagesPerSecond: number | null;
-}
-
 /** Means over `size` rows each, so that there are at most MAX_POINTS. */
-function bins(steps: readonly StepRow[], batchSize: number): { bins: Bin[]; size: number } {
+function bins(steps: readonly StepRow[]): { bins: StepRow[]; size: number } {
   const size = Math.max(1, Math.ceil(steps.length / MAX_POINTS));
   const starts = Array.from({ length: Math.ceil(steps.length / size) }, (_, i) => i * size);
-  return {
-    size,
-    bins: starts.map((start) => {
-      const row = meanOf(steps.slice(start, start + size));
-      return { ...row, imagesPerSecond: row.milliseconds > 0 ? (1000 * batchSize) / row.milliseconds : null };
-    }),
-  };
+  return { size, bins: starts.map((start) => meanOf(steps.slice(start, start + size))) };
 }
 
 /** Exponential means over about a fiftieth of the points; the first ones are plain means of those so far. */
@@ -79,7 +69,7 @@ const describeBins = (size: number) => (size > 1 ? `Each point of training is th
 export function stepCharts(runs: readonly RunFiles[], names: readonly string[]): Chart[] {
   const alone = runs.length === 1;
   const curves = runs.map((run, i) => {
-    const binned = bins(run.steps, run.config.batchSize);
+    const binned = bins(run.steps);
     const size = binned.size * (run.stepsEach ?? 1);
     const x = binned.bins.map(({ step }) => step);
     const validated = run.validations.map(({ step }) => step);
@@ -106,7 +96,13 @@ export function stepCharts(runs: readonly RunFiles[], names: readonly string[]):
         "learning rate",
         binned.bins.map(({ learningRate }) => learningRate),
       ),
-      throughput: one("images/s", smooth(binned.bins.map(({ imagesPerSecond }) => imagesPerSecond))),
+      // By the mean time: a mean of rates would be all about the shortest steps.
+      throughput: one(
+        "images/s",
+        smooth(binned.bins.map(({ milliseconds }) => milliseconds)).map((mean) =>
+          mean ? (1000 * run.config.batchSize) / mean : null,
+        ),
+      ),
     };
   });
   if (runs.every(({ steps }) => steps.length === 0)) return [];

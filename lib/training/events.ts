@@ -47,6 +47,7 @@ export interface StepEvent {
   /** Fraction of the batch classified wrongly. */
   error: number;
   learningRate: number;
+  /** As this thread saw it: where it was held up, a step took longer, and one that ran meanwhile less. */
   milliseconds: number;
 }
 /** A fixed-point stream left its range in this step: results of such steps are not to be trusted. */

@@ -106,6 +106,16 @@ describe("reports", function () {
     expect(root.querySelector("table.settings")!.text).to.include("quadrants").and.include("ab".repeat(32));
   });
 
+  it("tell the throughput by the mean time of steps, however uneven they are", async () => {
+    await writeRun(file("a"));
+    const run = await readRun(file("a"));
+    const steps = run.steps.map((row, i) => ({ ...row, milliseconds: i % 2 === 0 ? 39.9 : 0.1 }));
+    const chart = stepCharts([{ ...run, steps }], [""]).find(({ id }) => id === "throughput")!;
+    // Batches of 10 in 20 ms.
+    expect(chart.series[0]!.y[1]).to.be.closeTo(500, 1e-9);
+    for (const rate of chart.series[0]!.y) expect(rate).to.be.within(200, 800);
+  });
+
   it("name the images that could not be decoded, the first hundred of them", async () => {
     await writeRun(file("few"), { broken: ["photos/cat/1.jpg", HOSTILE, "photos/cat/1.jpg"] });
     await writeReport([file("few")], file("few.html"));
