@@ -1,4 +1,28 @@
-/** Numbers as people read them. */
+/** Numbers as people read them, and names that came from outside: safe to print. */
+
+/**
+ * What would act on a terminal or a page instead of being seen: C0, DEL and C1 controls (ESC among them), separators of lines and
+ * paragraphs, marks and overrides of the direction of writing, and the byte order mark. Joiners, which emoji and several scripts need, stay.
+ */
+const UNSEEN = /[\p{Cc}\u2028\u2029\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufff9-\ufffb]/gu;
+const SHORT_ESCAPES: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+/** What stands between a URL's scheme and its host: a user's name and password, up to the last "@" before the path. */
+const CREDENTIALS = /(?<=[a-z][a-z\d+.-]*:[/\\]{2})[^\s/\\?#]*@/gi;
+
+const escapeUnseen = (character: string): string =>
+  SHORT_ESCAPES[character] ?? `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+
+/**
+ * `text` as one line that shows what it holds, whoever gave it: characters that a terminal or a page would act on become escapes such as
+ * \u001b, and what a URL has before its host (a password) becomes "***". Whatever people are shown goes through here: `print`, `html`
+ * and RevNetError call it.
+ */
+export const printable = (text: string): string => text.replace(UNSEEN, escapeUnseen).replace(CREDENTIALS, "***@");
+
+/** JSON that is safe to print: JSON itself escapes C0 alone. Parsed, it is the same value. */
+export const printableJson = (value: unknown, indent?: number): string =>
+  // The line breaks in it are the indentation's.
+  JSON.stringify(value, null, indent).replace(UNSEEN, (character) => (character === "\n" ? character : escapeUnseen(character)));
 
 /** "42.9 MiB" */
 export function bytes(count: number): string {

@@ -176,7 +176,10 @@ function capture(program: string, args: string[]): Promise<string> {
       if (status === 0) resolve(output);
       else
         reject(
-          new RevNetError("ERR_PEER", `${program} ${args.join(" ")} ended with ${signal ?? `status ${status}`}: ${errors.trim()}`),
+          new RevNetError(
+            "ERR_PEER",
+            `${program} ${args.join(" ")} ended with ${signal ?? `status ${status}`}: ${errors.trim().split("\n").join(" | ")}`,
+          ),
         );
     });
   });
@@ -215,11 +218,11 @@ function report(
   timings: readonly Timing[],
 ): void {
   const { batchSize, steps, rounds, threads, precision, device } = conditions;
-  print(
-    `\nbatch size ${batchSize}, ${count(threads, "thread")}, ${count(rounds, "round")} of ${count(steps, "step")} in turns, ${precision} on ${device}; milliseconds a step\n`,
-  );
-  print(
-    table([
+  print([
+    "",
+    `batch size ${batchSize}, ${count(threads, "thread")}, ${count(rounds, "round")} of ${count(steps, "step")} in turns, ${precision} on ${device}; milliseconds a step`,
+    "",
+    ...table([
       ["model", "activations", "", "median", "fastest", "slowest"],
       ...timings.map(({ model, activations, name, median, fastest, slowest }) => [
         model,
@@ -230,6 +233,6 @@ function report(
         slowest.toFixed(2),
       ]),
     ]),
-  );
+  ]);
   for (const { what, ratio } of ratios(timings)) print(`${what}: ${ratio.toFixed(2)}`);
 }

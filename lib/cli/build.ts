@@ -10,7 +10,7 @@ import { RevNetError } from "../errors.js";
 import { native } from "../native/index.js";
 import { packageRoot } from "../package.js";
 import { defineCommand, JSON_FLAG } from "./command.js";
-import { print, printJson } from "./output.js";
+import { print, printError, printJson } from "./output.js";
 
 export const build = defineCommand({
   name: "build",
@@ -22,7 +22,7 @@ export const build = defineCommand({
     const root = packageRoot();
     const script = path.join(root, "scripts", "build.js");
     if (!existsSync(script)) throw new RevNetError("ERR_FILE", `'${script}' is missing; reinstall the package`);
-    process.stderr.write(`compiling the native addon in ${root}; this takes one to two minutes, and several more with CUDA\n`);
+    printError(`compiling the native addon in ${root}; this takes one to two minutes, and several more with CUDA`);
     // What CMake and the compiler say is not the command's result.
     const child = spawn(process.execPath, [script, "native"], { stdio: ["ignore", process.stderr, process.stderr] });
     const [status] = (await once(child, "close")) as [number | null];

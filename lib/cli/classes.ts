@@ -1,6 +1,7 @@
 /** Whether a network and a data set are about the same classes. */
 import type { Network } from "../network/network.js";
 import { UsageError } from "./command.js";
+import { printError } from "./output.js";
 
 /** Refuses another number of classes; other names, or another order of them, are warned of: labels then mean something else. */
 export function compareClasses({ spec, classNames }: Network, data: string, classes: readonly string[]): void {
@@ -8,7 +9,7 @@ export function compareClasses({ spec, classNames }: Network, data: string, clas
     throw new UsageError(`the model has ${spec.classes} classes, and ${data} has ${classes.length}`);
   const i = classes.findIndex((name, label) => classNames !== undefined && classNames[label] !== name);
   if (i >= 0)
-    process.stderr.write(
-      `warning: the classes of ${data} are not those that the model was trained on: class ${i} is '${classes[i]}', and was '${classNames![i]}'\n`,
+    printError(
+      `warning: the classes of ${data} are not those that the model was trained on: class ${i} is '${classes[i]}', and was '${classNames![i]}'`,
     );
 }

@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import { RevNetError } from "../errors.js";
 import { unknownMessage } from "../validation.js";
-import { wrap } from "./output.js";
+import { definitions, wrap } from "./output.js";
 
 /** Bad usage: exit status 2. */
 export class UsageError extends Error {}
@@ -113,23 +113,22 @@ function readValue(name: string, { type }: Flag, text: string | undefined): stri
 
 const usage = ({ name, positionals }: Command) => `revnet ${[name, positionals, "[options]"].filter(Boolean).join(" ")}`;
 
-export function helpText(command: Command, columns = process.stdout.columns): string {
+/** In lines. */
+export function helpText(command: Command, columns = process.stdout.columns): string[] {
   const rows = Object.entries({ ...command.flags, help: HELP_FLAG }).map(([name, flag]) => {
     const placeholder = { string: flag.value ?? "TEXT", integer: flag.value ?? "N", number: flag.value ?? "X", boolean: "" }[
       flag.type
     ];
     return [`--${name} ${placeholder}`.trim(), flag.help] as const;
   });
-  const width = Math.max(...rows.map(([left]) => left.length));
   return [
-    `Usage: ${usage(command)}`,
+    ...wrap(`Usage: ${usage(command)}`, columns),
     "",
-    wrap(command.summary, columns, 0),
+    ...wrap(command.summary, columns),
     "",
     "Options:",
-    ...rows.map(([left, help]) => `  ${left.padEnd(width)}  ${wrap(help, columns, width + 4)}`),
-    "",
-  ].join("\n");
+    ...definitions(rows, columns),
+  ];
 }
 
 /** Options whose flags have other names. */

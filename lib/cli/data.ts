@@ -93,20 +93,21 @@ async function inspect(name: string, { dataDir, size, validationShare, json }: V
 type Statistics = Record<"train" | "test", Awaited<ReturnType<typeof splitStatistics>>>;
 
 function printStatistics({ name, shape, classes }: AnyDataset, { train, test }: Statistics): void {
-  print(
-    `${name}: ${train.images} training and ${test.images} test images of ${classes.length} classes, ${shape.join("x")} (height x width x channels)\n`,
-  );
+  print([
+    `${name}: ${train.images} training and ${test.images} test images of ${classes.length} classes, ${shape.join("x")} (height x width x channels)`,
+    "",
+  ]);
   const rows = classes.map((label, i) => [label, String(train.perClass[i]), String(test.perClass[i])]);
   print(table([["class", "train", "test"], ...rows]));
   const channels = shape[2] === 3 ? ["red", "green", "blue"] : Array.from({ length: shape[2] }, (_, i) => `channel ${i}`);
   const statistics = channels.map((label, i) => [label, train.mean[i]!.toFixed(2), train.deviation[i]!.toFixed(2)]);
-  print(`\n${table([["training images", "mean", "deviation"], ...statistics])}`);
+  print(["", ...table([["training images", "mean", "deviation"], ...statistics])]);
   printBroken([...train.broken, ...test.broken]);
 }
 
 function printBroken(broken: readonly BrokenImage[]): void {
   if (broken.length === 0) return;
-  print(`\n${broken.length} broken ${broken.length === 1 ? "image" : "images"}:`);
+  print(["", `${broken.length} broken ${broken.length === 1 ? "image" : "images"}:`]);
   for (const { file, reason } of broken.slice(0, SHOWN)) print(`  ${file}: ${reason}`);
   if (broken.length > SHOWN) print(`  and ${broken.length - SHOWN} more (--json lists all)`);
 }

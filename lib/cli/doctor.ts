@@ -45,8 +45,8 @@ export const doctor = defineCommand({
         ]),
         ["auto", reason],
       ];
-      print(table([["", ""], ...rows]).trimStart());
-      print(trainable ? "\nTraining is possible." : "\nTraining is not possible: no device is available.");
+      print(table([["", ""], ...rows]).slice(1));
+      print(["", trainable ? "Training is possible." : "Training is not possible: no device is available."]);
     }
     return trainable ? 0 : 1;
   },

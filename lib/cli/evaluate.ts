@@ -49,9 +49,13 @@ export const evaluate = defineCommand({
         );
         // Rows: the label; columns: the prediction. A hundred classes would not fit a terminal.
         if (dataset.classes.length <= 20)
-          print(
-            `\n${table([["label \\ predicted", ...dataset.classes], ...confusion.map((row, i) => [dataset.classes[i]!, ...row.map(String)])])}`,
-          );
+          print([
+            "",
+            ...table([
+              ["label \\ predicted", ...dataset.classes],
+              ...confusion.map((row, i) => [dataset.classes[i]!, ...row.map(String)]),
+            ]),
+          ]);
       }
       if (!json) for (const { file: name, reason } of result.broken) print(`left out: ${name}: ${reason}`);
       return 0;

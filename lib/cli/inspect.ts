@@ -33,11 +33,10 @@ export const inspect = defineCommand({
       printJson({ ...spec, model: spec.name, parameters: layout.count, layers, tensors });
       return 0;
     }
-    print(
-      `${spec.name}: ${spec.kind}, ${spec.input.join("x")} images, ${spec.classes} classes, ${layout.count.toLocaleString("en")} parameters\n`,
-    );
-    print(
-      table([
+    print([
+      `${spec.name}: ${spec.kind}, ${spec.input.join("x")} images, ${spec.classes} classes, ${layout.count.toLocaleString("en")} parameters`,
+      "",
+      ...table([
         ["layer", "", "output", "parameters"],
         ...layers.map(({ name, description, output, parameters }) => [
           name,
@@ -46,7 +45,7 @@ export const inspect = defineCommand({
           parameters.toLocaleString("en"),
         ]),
       ]),
-    );
+    ]);
     return 0;
   },
 });

@@ -13,7 +13,7 @@ import { exportModel } from "./export.js";
 import { gradcheck } from "./gradcheck.js";
 import { inspect } from "./inspect.js";
 import { memory } from "./memory.js";
-import { print, wrap } from "./output.js";
+import { definitions, print, printError } from "./output.js";
 import { predict } from "./predict.js";
 import { report } from "./report.js";
 import { train } from "./train.js";
@@ -38,22 +38,20 @@ const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
 const EXIT_INTERRUPTED = 130;
 
-function overview(): string {
-  const width = Math.max(...COMMANDS.map(({ name }) => name.length));
+function overview(columns: number | undefined): string[] {
   // A command's help has all its sentences.
   const first = (summary: string) => /^.*?(?=\.( |$))/.exec(summary)![0];
-  const rows = COMMANDS.map(
-    ({ name, summary }) => `  ${name.padEnd(width)}  ${wrap(first(summary), process.stdout.columns, width + 4)}`,
-  );
   return [
     "Usage: revnet COMMAND [options]",
     "",
     "Commands:",
-    ...rows,
+    ...definitions(
+      COMMANDS.map(({ name, summary }) => [name, first(summary)] as const),
+      columns,
+    ),
     "",
     "revnet COMMAND --help shows a command's options.",
-    "",
-  ].join("\n");
+  ];
 }
 
 async function main([name, ...args]: string[]): Promise<number> {
@@ -63,7 +61,8 @@ async function main([name, ...args]: string[]): Promise<number> {
   }
   if (name === "help" && args.length > 0) return main([args[0]!, "--help"]);
   if (name === undefined || name === "--help" || name === "-h" || name === "help") {
-    (name === undefined ? process.stderr : process.stdout).write(overview());
+    if (name !== undefined) print(overview(process.stdout.columns));
+    else printError(overview(process.stderr.columns));
     return name === undefined ? EXIT_USAGE : 0;
   }
   const command = COMMANDS.find((candidate) => candidate.name === name);
@@ -78,7 +77,7 @@ async function main([name, ...args]: string[]): Promise<number> {
   running = command;
   const { help, values, positionals } = readArguments(command, args);
   if (help) {
-    print(helpText(command).trimEnd());
+    print(helpText(command));
     return 0;
   }
   return (await command.run(values, positionals, { signal: interruption(command) })) ?? 0;
@@ -93,7 +92,7 @@ let running: Command | undefined;
 function interruption(command: Command): AbortSignal {
   process.on("SIGINT", () => {
     if (!command.interruptible || interrupted.signal.aborted) process.exit(EXIT_INTERRUPTED);
-    process.stderr.write("\nstopping; Ctrl-C again to quit at once\n");
+    printError(["", "stopping; Ctrl-C again to quit at once"]);
     interrupted.abort();
   });
   return interrupted.signal;
@@ -102,19 +101,20 @@ function interruption(command: Command): AbortSignal {
 function explain(thrown: unknown): number {
   const error = thrown instanceof RevNetError && running ? withFlags(thrown, running) : thrown;
   if (error instanceof RevNetError && error.code === "ERR_ABORTED") {
-    process.stderr.write(`revnet: ${error.message}\n`);
+    printError(`revnet: ${error.message}`);
     return EXIT_INTERRUPTED;
   }
   if (error instanceof UsageError || (error instanceof RevNetError && USAGE_CODES.includes(error.code))) {
-    process.stderr.write(`revnet: ${error.message}\n`);
+    printError(`revnet: ${error.message}`);
     return EXIT_USAGE;
   }
   if (error instanceof RevNetError && error.code === "ERR_DEVICE_UNAVAILABLE") {
-    process.stderr.write(`revnet: --device: ${error.message}\n`);
+    printError(`revnet: --device: ${error.message}`);
     return EXIT_FAILURE;
   }
   // An error without a code is a defect of this package; its stack says where.
-  process.stderr.write(`revnet: ${error instanceof RevNetError ? error.message : ((error as Error).stack ?? String(error))}\n`);
+  const stack = () => ((error as Error).stack ?? String(error)).split("\n");
+  printError(error instanceof RevNetError ? `revnet: ${error.message}` : [`revnet: ${stack()[0]}`, ...stack().slice(1)]);
   return EXIT_FAILURE;
 }
 

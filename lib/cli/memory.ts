@@ -70,7 +70,7 @@ function describe(
   plans: Record<(typeof ACTIVATIONS)[number], MemoryReport>,
   budget: string | undefined,
   largest: Record<string, number> | undefined,
-): string {
+): string[] {
   const kind = spec.kind === "resnet" ? " (a ResNet stores its activations either way)" : "";
   const rows = CATEGORIES.map((category) => [category, ...ACTIVATIONS.map((mode) => bytes(plans[mode][category]))]);
   const bars = ACTIVATIONS.map((mode) => {
@@ -84,11 +84,11 @@ function describe(
   return [
     `${spec.name}, batch size ${batchSize}${kind}`,
     "",
-    table([["", ...ACTIVATIONS], ...rows]),
+    ...table([["", ...ACTIVATIONS], ...rows]),
     "",
-    stackedBars(bars, ["activations", "workspace", "parameters, gradients, optimizer", "data"], process.stdout.columns),
+    ...stackedBars(bars, ["activations", "workspace", "parameters, gradients, optimizer", "data"], process.stdout.columns),
     ...(fits.length > 0 ? ["", ...fits] : []),
-  ].join("\n");
+  ];
 }
 
 /** "8GiB", "1.5 GB"; a number alone would be bytes to some and GiB to others. */

@@ -1,7 +1,8 @@
 /** How training shows on a terminal (one line that is redrawn) and elsewhere (plain lines now and then). */
 import type { WriteStream } from "node:tty";
+import { printable } from "../text.js";
 import type { StartEvent, StepEvent, TrainingEvent } from "../training/events.js";
-import { duration, percent, throughput } from "./output.js";
+import { duration, percent, throughput, wrap } from "./output.js";
 
 const REDRAW_MILLISECONDS = 100;
 /** Between plain lines for steps; epochs and validations always have theirs. */
@@ -124,7 +125,11 @@ export class Progress {
 
   #line(text: string): void {
     this.clear();
-    this.#stream.write(`${text}\n`);
+    this.#stream.write(
+      wrap(printable(text), this.#stream.columns)
+        .map((line) => `${line}\n`)
+        .join(""),
+    );
   }
 }
 

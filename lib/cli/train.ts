@@ -7,7 +7,7 @@ import type { Summary } from "../training/summary.js";
 import { trainRevNet } from "../training/train.js";
 import { defineCommand, type FlagValues, JSON_FLAG, UsageError } from "./command.js";
 import { DATA_FLAGS, DEVICE_FLAGS } from "./flags.js";
-import { bytes, percent, print, printJson, throughput } from "./output.js";
+import { bytes, percent, print, printError, printJson, throughput } from "./output.js";
 import { Progress } from "./progress.js";
 
 const FLAGS = {
@@ -76,7 +76,7 @@ export const train = defineCommand({
     if (values.json) printJson(summary);
     else printSummary(summary, storedActivations(summary, network.spec, options), history.verifications, values.out);
     network.dispose();
-    if (fileError) process.stderr.write(`revnet: the run is complete, but ${values.out} is not: ${fileError.message}\n`);
+    if (fileError) printError(`revnet: the run is complete, but ${values.out} is not: ${fileError.message}`);
     return fileError ? 1 : 0;
   },
 });
@@ -140,7 +140,7 @@ function printSummary(
     `weights sha256      ${summary.weightsSha256}`,
     ...(out === undefined ? [] : [`files               ${out}`]),
   ];
-  print(lines.join("\n"));
+  print(lines);
 }
 
 function verified(verifications: readonly VerificationEvent[]): string {

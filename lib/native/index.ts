@@ -35,19 +35,19 @@ function missingMessage(error: unknown): string {
     // `bindings` lists every place where it looked; only the first line of that helps.
     const reason = (error instanceof Error ? error.message : String(error)).split("\n", 1)[0];
     return (
-      `The native addon of revnet cannot be loaded: ${reason}\n` +
+      `The native addon of revnet cannot be loaded: ${reason}. ` +
       `Where node_modules comes from another machine or system, build it anew: remove ${path.join(root, "build")}, then run: ${repair}`
     );
   }
   if (existsSync(path.join(root, "build")))
     return (
-      `The native addon of revnet is missing (${addon}): its compilation did not come to its end.\n` +
+      `The native addon of revnet is missing (${addon}): its compilation did not come to its end. ` +
       `To build it, and to see what is wrong with CMake or the C++20 compiler should it fail, run: ${repair}`
     );
   return (
     `The native addon of revnet is missing (${addon}): it was not compiled when the package was installed. ` +
     "Install scripts are blocked (npm 12 and later run only those that are allowed, as do pnpm and yarn; or ignore-scripts is set), " +
-    `or CMake or a C++20 compiler was missing.\nTo build it, run: ${repair}`
+    `or CMake or a C++20 compiler was missing. To build it, run: ${repair}`
   );
 }
 

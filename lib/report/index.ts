@@ -1,6 +1,7 @@
 /** Reports on runs, made from their files: report.html of one run, or a page that compares several. */
 import path from "node:path";
 import { writeFileAtomically } from "../formats/atomic.js";
+import { printableJson } from "../text.js";
 import { analyse, type Findings } from "./analysis.js";
 import { stepCharts } from "./charts.js";
 import { contentOf, nameOf, training } from "./content.js";
@@ -14,7 +15,7 @@ import { writeEvents } from "./tensorboard.js";
  * @throws RevNetError ERR_FILE
  */
 export async function writeRunReport(folder: string, findings: Findings): Promise<void> {
-  const text = `${JSON.stringify(await analyse(findings))}\n`;
+  const text = `${printableJson(await analyse(findings))}\n`;
   await writeFileAtomically(path.join(folder, "analysis.json"), [Buffer.from(text)]);
   const run = await readRun(folder);
   await writeFileAtomically(path.join(folder, "report.html"), [Buffer.from(await reportOf(run))]);

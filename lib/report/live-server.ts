@@ -8,8 +8,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RevNetError } from "../errors.js";
+import { printable } from "../text.js";
 import type { Content, Part } from "./content.js";
-import { html } from "./html.js";
+import { html, pageJson } from "./html.js";
 import { page } from "./page.js";
 
 const ADDRESS = "127.0.0.1";
@@ -129,11 +130,8 @@ export class LiveServer {
 
   #message(type: "update" | "end"): string {
     const { parts, charts } = this.#content();
-    const data = JSON.stringify({
-      parts: parts.map((part) => ({ id: part.id, version: version(part), html: part.html.source })),
-      charts,
-    });
-    return `event: ${type}\ndata: ${data}\n\n`;
+    const shown = parts.map((part) => ({ id: part.id, version: version(part), html: part.html.source }));
+    return `event: ${type}\ndata: {"parts":${JSON.stringify(shown)},"charts":${pageJson(charts)}}\n\n`;
   }
 
   /** Browsers that have yet to read the last update are left out. */
@@ -148,5 +146,7 @@ export class LiveServer {
 function refuse(response: ServerResponse, status: number, reason: string): void {
   if (response.headersSent) response.destroy();
   else
-    response.writeHead(status, { ...HEADERS, "Content-Type": "text/plain; charset=utf-8", Connection: "close" }).end(`${reason}\n`);
+    response
+      .writeHead(status, { ...HEADERS, "Content-Type": "text/plain; charset=utf-8", Connection: "close" })
+      .end(`${printable(reason)}\n`);
 }

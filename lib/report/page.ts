@@ -65,7 +65,7 @@ ${live ? new Html('<link rel="icon" href="data:,">\n') : ""}<title>${title}</tit
 <noscript><p>The charts of this page are drawn by a script, which is in the page itself.</p></noscript>
 ${content}
 </main>
-<footer><details><summary>Charts by uPlot</summary><pre>${licence}</pre></details></footer>
+<footer><details><summary>Charts by uPlot</summary><pre>${licence.split("\n").map((line) => html`${line}\n`)}</pre></details></footer>
 <script type="application/json" id="charts">${inlineJson(charts)}</script>
 ${scripts.map((source) => html`<script>${new Html(source)}</script>\n`)}</body>
 </html>

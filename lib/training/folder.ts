@@ -6,11 +6,12 @@ import * as fs from "node:fs/promises";
 import path from "node:path";
 import { RevNetError } from "../errors.js";
 import { makeFolder, removeTemporaryFiles, writeFileAtomically } from "../formats/atomic.js";
+import { printableJson } from "../text.js";
 import { type Checkpoint, readCheckpoint } from "./checkpoint.js";
 import { FolderLock } from "./lock.js";
 import { MetricsLog, type MetricsRecord, readMetrics } from "./metrics.js";
 
-const json = (value: object): Buffer[] => [Buffer.from(`${JSON.stringify(value, null, 2)}\n`)];
+const json = (value: object): Buffer[] => [Buffer.from(`${printableJson(value, 2)}\n`)];
 const OVERWRITTEN = ["config.json", "metrics.jsonl", "summary.json", "model.safetensors", "analysis.json", "report.html"];
 const MAX_CONFIG_BYTES = 2 ** 26;
 const STEP_FILE = /^step-(\d{8,16})\.safetensors$/;

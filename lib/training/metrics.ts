@@ -1,6 +1,7 @@
 /** metrics.jsonl: one line for each step, validation, verification, epoch and broken image, in order. */
 import * as fs from "node:fs/promises";
 import { Pacer } from "../data/pacer.js";
+import { printableJson } from "../text.js";
 import type { BrokenImageEvent, EpochEvent, OutOfRangeEvent, StepEvent, ValidationEvent, VerificationEvent } from "./events.js";
 
 export type MetricsRecord = BrokenImageEvent | StepEvent | OutOfRangeEvent | ValidationEvent | VerificationEvent | EpochEvent;
@@ -49,7 +50,7 @@ export class MetricsLog {
 
   /** Rejects with the system's error once; until a flush has succeeded, lines are then kept without trying. */
   async append(record: MetricsRecord): Promise<void> {
-    this.#pending.push(`${JSON.stringify(record)}\n`);
+    this.#pending.push(`${printableJson(record)}\n`);
     if (!this.#failed) await this.#write();
   }
 

@@ -89,7 +89,7 @@ describe("revnet memory", function () {
       { name: "a", parts: [30, 10], after: "40 B" },
       { name: "bb", parts: [60, 20], after: "80 B" },
     ];
-    const [first, second, , legend] = stackedBars(rows, ["x", "y"], 51).split("\n");
+    const [first, second, , legend] = stackedBars(rows, ["x", "y"], 51);
     expect(first).to.equal(`a   ${"#".repeat(15)}${"=".repeat(5)}${" ".repeat(20)}  40 B`);
     expect(second).to.equal(`bb  ${"#".repeat(30)}${"=".repeat(10)}  80 B`);
     expect(legend).to.equal("# x   = y");
