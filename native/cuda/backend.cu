@@ -18,6 +18,7 @@ namespace {
 // What a backend holds on its device. Apart from the backend, since planning needs none of it: making it starts the driver.
 struct Resources {
   Stream stream = makeStream();
+  Event done = makeEvent();
   Staging staging{stream.get()};
   DeviceMemory<unsigned> counters;
 
@@ -27,29 +28,33 @@ struct Resources {
     counters.reset(static_cast<unsigned*>(memory));
     check(cudaMemsetAsync(memory, 0, kCounters * sizeof(unsigned), stream.get()), "counters");
   }
+
+  // Waits for all that was enqueued.
+  cudaError_t finish() const { return waitFor(stream.get(), done.get()); }
 };
 
 void useDevice(int device) { check(cudaSetDevice(device), "device"); }
 
 class CudaReplay final : public Replay {
  public:
-  CudaReplay(int device, cudaStream_t stream, ExecutableGraph graph) : device_(device), stream_(stream), graph_(std::move(graph)) {}
+  CudaReplay(int device, const Resources& resources, ExecutableGraph graph)
+      : device_(device), resources_(resources), graph_(std::move(graph)) {}
   // A replay may end while it runs: when it is replaced, or its network is disposed of.
   ~CudaReplay() override {
     cudaSetDevice(device_);
-    cudaStreamSynchronize(stream_);
+    resources_.finish();
     graph_.reset();
   }
 
   void run(const std::atomic<bool>& cancelled) override {
     if (cancelled) return;
     useDevice(device_);
-    check(cudaGraphLaunch(graph_.get(), stream_), "program");
+    check(cudaGraphLaunch(graph_.get(), resources_.stream.get()), "program");
   }
 
  private:
   int device_;
-  cudaStream_t stream_;
+  const Resources& resources_;  // of the backend, which outlives its replays
   ExecutableGraph graph_;
 };
 
@@ -105,7 +110,7 @@ class CudaBackend final : public Backend {
   ~CudaBackend() override {
     if (!resources_) return;
     cudaSetDevice(device_);
-    cudaStreamSynchronize(resources_->stream.get());
+    resources_->finish();
     resources_.reset();
   }
 
@@ -125,7 +130,7 @@ class CudaBackend final : public Backend {
   }
   void release(void* memory) noexcept override {
     cudaSetDevice(device_);
-    if (resources_) cudaStreamSynchronize(resources_->stream.get());
+    if (resources_) resources_->finish();
     cudaFree(memory);
   }
 
@@ -135,7 +140,7 @@ class CudaBackend final : public Backend {
     check(cudaMemsetAsync(to, std::to_integer<int>(value), bytes, use().stream.get()), "fill");
   }
 
-  void finish() override { check(cudaStreamSynchronize(use().stream.get()), "program"); }
+  void finish() override { check(use().finish(), "program"); }
 
   size_t workspaceBytes(const Op& op) const override {
     return std::visit(
@@ -151,7 +156,7 @@ class CudaBackend final : public Backend {
     const cudaStream_t stream = resources.stream.get();
     const Context context{stream, memory, precision_, resources.counters.get()};
     ExecutableGraph graph = capture(stream, [&] { enqueue(ops, context); });
-    return std::make_unique<CudaReplay>(device_, stream, std::move(graph));
+    return std::make_unique<CudaReplay>(device_, resources, std::move(graph));
   }
 
  private:

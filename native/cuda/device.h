@@ -19,29 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "cuda/errors.h"
-
 namespace revnet::cuda {
-
-constexpr int kWarp = 32;
-
-// Enqueues a kernel. `sharedBytes` of shared memory are exactly what sharedMemory() points to. Throws on a launch that the
-// device refuses; what goes wrong while the kernel runs shows at the next synchronisation.
-template <class... Parameters, class... Arguments>
-void launch(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, int threads, size_t sharedBytes,
-            const Arguments&... arguments) {
-  // Beyond this a kernel has to ask.
-  constexpr size_t kSharedByDefault = 48 << 10;
-  if (sharedBytes > kSharedByDefault) {
-    // Only ever for more: launches that were captured before this one keep what they need.
-    cudaFuncAttributes attributes{};
-    check(cudaFuncGetAttributes(&attributes, kernel), "launch");
-    if (static_cast<size_t>(attributes.maxDynamicSharedSizeBytes) < sharedBytes)
-      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)), "launch");
-  }
-  kernel<<<grid, static_cast<unsigned>(threads), sharedBytes, stream>>>(static_cast<Parameters>(arguments)...);
-  check(cudaGetLastError(), "launch");
-}
 
 #if defined(__CUDACC__)
 
@@ -160,3 +138,33 @@ __device__ inline int roundToInt(float value) { return __float2int_rn(value); }
 }  // namespace revnet::cuda
 
 #endif  // REVNET_EMULATED
+
+#include "cuda/errors.h"
+
+namespace revnet::cuda {
+
+constexpr int kWarp = 32;
+
+// Enqueues a kernel. `sharedBytes` of shared memory are exactly what sharedMemory() points to. Throws on a launch that the
+// device refuses; what goes wrong while the kernel runs shows at the next synchronisation.
+template <class... Parameters, class... Arguments>
+void launch(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, int threads, size_t sharedBytes,
+            const Arguments&... arguments) {
+  // A kernel has to ask for more than this. It asks for all that the device has, whatever this launch needs: sessions on other
+  // threads launch the same kernel, and none may take away what another has asked for.
+  constexpr size_t kSharedByDefault = 48 << 10;
+  if (sharedBytes > kSharedByDefault) {
+    int device = 0, most = 0;
+    check(cudaGetDevice(&device), "launch");
+    check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "launch");
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), "launch");
+  }
+  cudaLaunchConfig_t configuration{};
+  configuration.gridDim = grid;
+  configuration.blockDim = dim3(static_cast<unsigned>(threads));
+  configuration.dynamicSmemBytes = sharedBytes;
+  configuration.stream = stream;
+  check(cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...), "launch");
+}
+
+}  // namespace revnet::cuda

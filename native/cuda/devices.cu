@@ -1,6 +1,7 @@
 // Which GPUs there are, and whether this build has code for them. Asks without making a context on any of them.
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 #include <sstream>
 
 #include "cuda/device.h"
@@ -26,13 +27,27 @@ int driverVersion() {
 
 std::string describe(cudaError_t status) { return std::string(cudaGetErrorName(status)) + ": " + cudaGetErrorString(status); }
 
+// The release of the driver, such as "550.54.14"; empty where the system does not tell (it does on Linux).
+std::string driverRelease() {
+  std::ifstream file("/proc/driver/nvidia/version");
+  for (std::string word; file >> word;)
+    if (word.find('.') != std::string::npos && word.find_first_not_of("0123456789.") == std::string::npos) return word;
+  return "";
+}
+
+// The first release of the driver that a toolkit of this version runs with (NVIDIA's "minor version compatibility").
+int neededRelease(int toolkit) { return toolkit >= 13000 ? 580 : toolkit >= 12000 ? 525 : 450; }
+
 std::string whyNone(cudaError_t status) {
   // The runtime reports a driver that is missing like one that is too old.
-  const int driver = driverVersion();
+  const int driver = driverVersion(), toolkit = runtimeVersion();
   if (driver == 0) return "there is no NVIDIA driver on this machine";
-  if (status == cudaErrorInsufficientDriver)
-    return "the NVIDIA driver knows CUDA up to " + versionName(driver) + ", and this build needs " + versionName(runtimeVersion()) +
-           ": update the driver, or build with an older toolkit";
+  if (status == cudaErrorInsufficientDriver) {
+    const std::string release = driverRelease();
+    return "this build uses CUDA " + versionName(toolkit) + ", which needs an NVIDIA driver of release " +
+           std::to_string(neededRelease(toolkit)) + " or later; the driver here" + (release.empty() ? "" : ", " + release + ",") +
+           " knows CUDA up to " + versionName(driver) + ": update the driver, or build with an older toolkit";
+  }
   if (status == cudaErrorNoDevice) return "the NVIDIA driver finds no GPU (or CUDA_VISIBLE_DEVICES hides it)";
   return describe(status);
 }

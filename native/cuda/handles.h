@@ -41,10 +41,17 @@ inline Stream makeStream() {
   return Stream(stream);
 }
 
+// Who waits for it sleeps: a step takes long enough that a spinning thread would take a core from those that decode images.
 inline Event makeEvent() {
   cudaEvent_t event = nullptr;
-  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync), "event");
   return Event(event);
+}
+
+// Waits, asleep, for all that was enqueued on the stream (cudaStreamSynchronize would spin). `event`: any, of the same device.
+inline cudaError_t waitFor(cudaStream_t stream, cudaEvent_t event) {
+  const cudaError_t status = cudaEventRecord(event, stream);
+  return status == cudaSuccess ? cudaEventSynchronize(event) : status;
 }
 
 inline PinnedMemory makePinnedMemory(size_t bytes) {

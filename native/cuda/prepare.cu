@@ -97,7 +97,7 @@ ChannelNorm* Preparation::norm(const Norm& norm, Operand x, int c, const Memory*
 
 void Preparation::launch(const Context& context) const {
   if (count_ == 0) return;
-  Jobs jobs;
+  Jobs jobs{};
   int64_t most = 0;
   for (int i = 0; i < count_; ++i) {
     jobs.list[i] = jobs_[i];

@@ -186,7 +186,7 @@ void convolveBackwardWeights(const Context& context, const WeightsGradientPlan& 
 }
 
 void sumPartials(const Context& context, const PendingSum* sums, int count) {
-  Sums pending;
+  Sums pending{};
   int used = 0;
   int64_t most = 0;
   for (int i = 0; i < count; ++i) {

@@ -9,30 +9,29 @@
 #include <limits>
 #include <tuple>
 
-#include "cuda/errors.h"
-
-#define threadIdx (::revnet::emulation::currentThread)
-#define blockIdx (::revnet::emulation::currentBlock)
-#define blockDim (::revnet::emulation::currentBlockDim)
-#define gridDim (::revnet::emulation::currentGridDim)
+inline constexpr uint3& threadIdx = revnet::emulation::currentThread;
+inline constexpr uint3& blockIdx = revnet::emulation::currentBlock;
+inline constexpr dim3& blockDim = revnet::emulation::currentBlockDim;
+inline constexpr dim3& gridDim = revnet::emulation::currentGridDim;
 
 namespace revnet::emulation {
 cudaError_t enqueueLaunch(cudaStream_t stream, Launch launch);
 }
 
-namespace revnet::cuda {
-
-constexpr int kWarp = 32;
-
 template <class... Parameters, class... Arguments>
-void launch(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, int threads, size_t sharedBytes,
-            const Arguments&... arguments) {
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* configuration, void (*kernel)(Parameters...), Arguments&&... arguments) {
   // By value, as CUDA passes them.
   std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);
-  check(emulation::enqueueLaunch(stream, {[kernel, values] { std::apply(kernel, values); }, reinterpret_cast<const void*>(kernel),
-                                          grid, threads, sharedBytes}),
-        "launch");
+  revnet::emulation::Launch launch;
+  launch.body = [kernel, values] { std::apply(kernel, values); };
+  launch.kernel = reinterpret_cast<const void*>(kernel);
+  launch.grid = configuration->gridDim;
+  launch.threads = static_cast<int>(configuration->blockDim.x);
+  launch.sharedBytes = configuration->dynamicSmemBytes;
+  return revnet::emulation::enqueueLaunch(configuration->stream, std::move(launch));
 }
+
+namespace revnet::cuda {
 
 inline std::byte* sharedMemory() { return emulation::sharedMemoryOfBlock(); }
 

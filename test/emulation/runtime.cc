@@ -31,9 +31,11 @@ Runtime& Runtime::get() {
 
 Configuration Configuration::ofEnvironment() {
   const char* count = std::getenv("REVNET_EMULATION_DEVICES");
-  const bool driver = !count || std::strcmp(count, "none") != 0;
+  const bool none = count && std::strcmp(count, "none") == 0;
   static const uint64_t drawn = std::random_device()() % 1'000'000;  // one for the process
-  return {environmentNumber("REVNET_EMULATION_SEED", drawn), driver, driver ? environmentNumber("REVNET_EMULATION_DEVICES", 1) : 0,
+  return {environmentNumber("REVNET_EMULATION_SEED", drawn),
+          none ? 0 : static_cast<int>(environmentNumber("REVNET_EMULATION_DRIVER", CUDART_VERSION)),
+          none ? 0 : environmentNumber("REVNET_EMULATION_DEVICES", 1),
           environmentNumber("REVNET_EMULATION_MEMORY", uint64_t{4} << 30)};
 }
 
@@ -42,6 +44,8 @@ void Runtime::restart(const Configuration& configuration) {
   for (CUstream_st* stream : streams) stream->pending.clear();
   devices.clear();
   pinned.clear();
+  sharedBytes.clear();
+  spins = 0;
   fault.clear();
   seed = configuration.seed;
   random = Random(seed);
@@ -60,7 +64,7 @@ void restart(uint64_t seed) {
   configuration.seed = seed;
   Runtime::get().restart(configuration);
 }
-void restartWith(size_t devices, size_t bytes) { Runtime::get().restart({0, true, devices, bytes}); }
+void restartWith(size_t devices, size_t bytes) { Runtime::get().restart({0, CUDART_VERSION, devices, bytes}); }
 uint64_t seed() { return Runtime::get().seed; }
 
 void Runtime::setFault(const std::string& what) {
@@ -100,7 +104,7 @@ int currentDeviceNumber() { return threadDevice; }
 
 Call::Call(bool unsafe) : guard_(Runtime::get().lock) {
   Runtime& runtime = Runtime::get();
-  if (!runtime.driver)
+  if (runtime.driver < CUDART_VERSION)
     status_ = cudaErrorInsufficientDriver;
   else if (runtime.devices.empty())
     status_ = cudaErrorNoDevice;
@@ -192,7 +196,7 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 
 cudaError_t cudaDriverGetVersion(int* version) {
   const std::lock_guard guard(Runtime::get().lock);
-  *version = Runtime::get().driver ? CUDART_VERSION : 0;
+  *version = Runtime::get().driver;
   return cudaSuccess;
 }
 

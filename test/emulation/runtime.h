@@ -40,6 +40,7 @@ struct CUevent_st {
   uint64_t completed = 0;
   double milliseconds = 0;  // when it completed
   bool timed = true;
+  bool blocking = false;                              // whoever waits for it sleeps
   std::weak_ptr<revnet::emulation::Capture> capture;  // recorded while capturing
 };
 
@@ -70,7 +71,7 @@ struct Device {
 
 struct Configuration {
   uint64_t seed;
-  bool driver;
+  int driver;                // the newest CUDA that it knows; 0: there is none
   uint64_t devices, memory;  // bytes of each
 
   static Configuration ofEnvironment();
@@ -83,7 +84,7 @@ class Runtime {
   std::recursive_mutex lock;
   Random random;
   uint64_t seed = 0;
-  bool driver = true;
+  int driver = CUDART_VERSION;
   std::vector<std::unique_ptr<Device>> devices;
   std::set<CUstream_st*> streams;  // without the default streams
   std::set<CUevent_st*> events;
@@ -91,8 +92,10 @@ class Runtime {
   std::set<CUgraphExec_st*> executables;
   std::vector<std::weak_ptr<Capture>> captures;
   std::map<std::byte*, std::unique_ptr<GuardedMemory>> pinned;
+  std::map<const void*, size_t> sharedBytes;  // that a kernel has asked for
   uint64_t numbers = 0;
-  std::string fault;  // of the device; every call fails from then on, until cudaDeviceReset
+  uint64_t spins = 0;  // calls in which a thread of a real device would spin until work is done
+  std::string fault;   // of the device; every call fails from then on, until cudaDeviceReset
 
   // With nothing allocated, nothing enqueued, and no fault.
   void restart(const Configuration& configuration);

@@ -89,6 +89,11 @@ cudaError_t enqueueLaunch(cudaStream_t stream, Launch launch) {
   const bool possible = launch.threads >= 1 && launch.threads <= 1024 && grid.x >= 1 && grid.x <= 0x7FFFFFFF && grid.y >= 1 &&
                         grid.y <= kMaxHeight && grid.z >= 1 && grid.z <= kMaxHeight && launch.sharedBytes <= kMaxSharedBytes;
   if (!possible) return report(cudaErrorInvalidConfiguration);
+  // Beyond what every kernel may have, it must have asked.
+  constexpr size_t kSharedByDefault = 48 << 10;
+  const auto asked = runtime().sharedBytes.find(launch.kernel);
+  if (launch.sharedBytes > (asked == runtime().sharedBytes.end() ? kSharedByDefault : asked->second))
+    return report(cudaErrorInvalidValue);
   return runtime().enqueue(stream, [launch = std::move(launch)] {
     const std::string error = runLaunch(launch, runtime().random);
     if (!error.empty()) runtime().setFault(error);
@@ -187,6 +192,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   CUstream_st* const stream = runtime().find(handle);
   if (!stream) return report(cudaErrorInvalidResourceHandle);
   if (spoilsCapture(*stream)) return report(cudaErrorStreamCaptureUnsupported);
+  ++runtime().spins;
   runtime().runStream(*stream);
   return outcome();
 }
@@ -214,6 +220,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   if (call.status() != cudaSuccess) return call.status();
   *event = new CUevent_st;
   (*event)->timed = (flags & cudaEventDisableTiming) == 0;
+  (*event)->blocking = (flags & cudaEventBlockingSync) != 0;
   runtime().events.insert(*event);
   return cudaSuccess;
 }
@@ -266,6 +273,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   if (call.status() != cudaSuccess) return call.status();
   if (!runtime().events.contains(event)) return report(cudaErrorInvalidResourceHandle);
   if (!event->capture.expired()) return report(cudaErrorCapturedEvent);
+  if (!event->blocking) ++runtime().spins;
   if (event->completed != event->recorded && event->stream) runtime().runStream(*event->stream, event->recorded);
   return outcome();
 }
@@ -388,10 +396,11 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 
 // ---- Kernels --------------------------------------------------------------------------------------------------------------
 
-cudaError_t revnetSetFunctionAttribute(const void*, cudaFuncAttribute attribute, int value) {
+cudaError_t revnetSetFunctionAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   const Call call;
   if (call.status() != cudaSuccess) return call.status();
-  const bool possible =
-      attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || (value >= 0 && static_cast<size_t>(value) <= kMaxSharedBytes);
-  return possible ? cudaSuccess : report(cudaErrorInvalidValue);
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  if (value < 0 || static_cast<size_t>(value) > kMaxSharedBytes) return report(cudaErrorInvalidValue);
+  runtime().sharedBytes[kernel] = static_cast<size_t>(value);
+  return cudaSuccess;
 }

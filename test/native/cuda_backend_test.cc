@@ -134,6 +134,16 @@ TEST(cudaNamesWhatFailsInACapture) {
   CHECK(backend->record(possible, memory) != nullptr);
 }
 
+TEST(cudaWaitsAsleep) {
+  Devices devices;
+  {
+    CopySession copy;
+    copy.run(counting(16, 1));
+    copy.session->run(copy.program, {{copy.x, counting(16, 2)}}, {}, kGoOn);
+  }
+  CHECK_EQUAL(emulation::Runtime::get().spins, uint64_t{0});
+}
+
 TEST(cudaSaysThatADeviceIsLost) {
   Devices devices;
   CopySession copy;
@@ -154,6 +164,16 @@ TEST(cudaSaysWhyThereIsNoDevice) {
   {
     Devices devices("0");
     CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "finds no GPU", makeCudaBackend(0, Precision::Float32));
+  }
+  {
+    setenv("REVNET_EMULATION_DRIVER", "12040", 1);
+    Devices devices;
+    unsetenv("REVNET_EMULATION_DRIVER");
+    CHECK_EQUAL(cudaBuild().driver, "12.4");
+    CHECK_THROWS("ERR_DEVICE_UNAVAILABLE",
+                 "this build uses CUDA 13.0, which needs an NVIDIA driver of release 580 or later; the driver here",
+                 makeCudaBackend(0, Precision::Float32));
+    CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", " knows CUDA up to 12.4: update the driver", makeCudaBackend(0, Precision::Float32));
   }
   Devices devices("2");
   CHECK_EQUAL(cudaDevices().devices.size(), size_t{2});

@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "emulation/control.h"
+#include "emulation/runtime.h"
 #include "emulation_kernels.cuh"
 
 using namespace revnet;
@@ -226,7 +227,21 @@ TEST(emulationRefusesLaunchesThatNoDeviceTakes) {
   refuses(dim3(1), 1025, 0);
   refuses(dim3(1), 0, 0);
   refuses(dim3(1), 32, (99 << 10) + 1);
+  // More than every kernel may have, without asking for it.
+  cudaLaunchConfig_t configuration{dim3(1), dim3(32), (48 << 10) + 1, nullptr};
+  CHECK_EQUAL(cudaLaunchKernelEx(&configuration, splitBarrier), cudaErrorInvalidValue);
+  cudaGetLastError();
   CHECK_EQUAL(cudaDeviceSynchronize(), cudaSuccess);
+}
+
+// Whatever a launch needs: another session's thread may be about to launch the same kernel with more.
+TEST(launchesAskForAllSharedMemory) {
+  restart(1);
+  const DeviceArray<float> values(std::vector<float>(32));
+  for (const size_t kilobytes : {98, 49}) {
+    launch(nullptr, addOne, dim3(1), 32, kilobytes << 10, values);
+    CHECK_EQUAL(emulation::Runtime::get().sharedBytes.at(reinterpret_cast<const void*>(addOne)), emulation::kMaxSharedBytes);
+  }
 }
 
 // ---- Blocks and collectives -----------------------------------------------------------------------------------------------
