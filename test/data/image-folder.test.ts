@@ -3,7 +3,6 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
 import type { Batch, BatchRequest, StreamedDataset, StreamedSplit } from "../../lib/data/dataset.js";
-import { decodePicture, randomBox } from "../../lib/data/picture.js";
 import { openDataset, packFolder, type RevNetError } from "../../lib/index.js";
 import { rejection } from "../support/errors.js";
 import { COLOURS, picture, writeClasses } from "../support/pictures.js";
@@ -270,59 +269,5 @@ describe("sharp", () => {
     expect(() => loadSharp(missing))
       .to.throw(/npm install sharp.*Cannot find module 'sharp'\)$/)
       .with.property("code", "ERR_SHARP_MISSING");
-  });
-});
-
-describe("pictures", () => {
-  it("cover 8/7 of the input, whatever their shape, and are turned upright", async () => {
-    const size = async (width: number, height: number) => {
-      const made = await decodePicture(await picture([1, 2, 3], 1, width, height), [14, 14, 3]);
-      expect(made.pixels.length).to.equal(made.width * made.height * 3);
-      return [made.width, made.height];
-    };
-    expect(await size(40, 40)).to.deep.equal([16, 16]);
-    expect(await size(80, 40)).to.deep.equal([32, 16]);
-    expect(await size(40, 80)).to.deep.equal([16, 32]);
-    expect(await size(3, 2)).to.deep.equal([24, 16]);
-    // Of a strip, the middle.
-    expect(await size(400, 10)).to.deep.equal([64, 16]);
-    const sharp = (await import("sharp")).default;
-    const turned = await sharp(await picture([1, 2, 3], 1, 80, 40))
-      .withMetadata({ orientation: 6 })
-      .jpeg()
-      .toBuffer();
-    const upright = await decodePicture(turned, [14, 14, 3]);
-    expect([upright.width, upright.height]).to.deep.equal([16, 32]);
-  });
-
-  it("come from grey images, from images with alpha and as grey ones", async () => {
-    const sharp = (await import("sharp")).default;
-    const grey = await sharp({ create: { width: 20, height: 20, channels: 3, background: "#808080" } })
-      .toColourspace("b-w")
-      .png()
-      .toBuffer();
-    const red = await decodePicture(grey, [14, 14, 3]);
-    expect([...red.pixels.subarray(0, 3)]).to.deep.equal([128, 128, 128]);
-    const clear = await sharp({ create: { width: 20, height: 20, channels: 4, background: { r: 255, g: 0, b: 0, alpha: 0 } } })
-      .png()
-      .toBuffer();
-    expect([...(await decodePicture(clear, [14, 14, 3])).pixels.subarray(0, 3)]).to.deep.equal([255, 255, 255]);
-    expect((await decodePicture(clear, [14, 14, 1])).pixels).to.have.length(16 * 16);
-  });
-
-  it("are cropped at random within their bounds, and down to the smallest share", () => {
-    const words = (...fractions: number[]) => Uint32Array.from(fractions, (fraction) => Math.min(2 ** 32 - 1, fraction * 2 ** 32));
-    const made = { width: 40, height: 20, pixels: new Uint8Array(0) };
-    for (let i = 0; i < 500; i++) {
-      const box = randomBox(made, [10, 10, 3], 0.1, words(...[1, 3, 7, 13].map((k) => (i * k * 0.0618) % 1)));
-      expect(box.width).to.be.within(1, 40);
-      expect(box.height).to.be.within(1, 20);
-      expect(box.left).to.be.within(0, 40 - box.width);
-      expect(box.top).to.be.within(0, 20 - box.height);
-    }
-    const smallest = randomBox(made, [10, 10, 3], 0.125, words(0, 0.5, 0, 0));
-    expect([smallest.width, smallest.height]).to.deep.equal([10, 10]);
-    const largest = randomBox(made, [10, 10, 3], 0.125, words(1, 0.5, 1, 1));
-    expect(largest).to.deep.equal({ width: 20, height: 20, left: 20, top: 0 });
   });
 });

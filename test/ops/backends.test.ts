@@ -177,11 +177,12 @@ function backendSuite(options: Omit<DeviceOptions, "threads">, tested: readonly 
     });
   }
 
-  exactnessSuite(options, tested);
+  threadsSuite(options, tested);
+  fixedStreamsSuite(options);
 }
 
-/** What must hold to the bit. A GPU has no number of threads to choose, but schedules that vary: twice is then enough. */
-function exactnessSuite(options: Omit<DeviceOptions, "threads">, tested: readonly Case[]): void {
+/** A GPU has no number of threads to choose, but schedules that vary: twice is then enough. */
+function threadsSuite(options: Omit<DeviceOptions, "threads">, tested: readonly Case[]): void {
   describe("bits do not depend on the number of threads", () => {
     const devices: Device[] = [];
     before(() => {
@@ -203,7 +204,10 @@ function exactnessSuite(options: Omit<DeviceOptions, "threads">, tested: readonl
       });
     }
   });
+}
 
+/** What must hold to the bit: a block's inverse, the rounding of sums, and the count of those that leave the range. */
+function fixedStreamsSuite(options: Omit<DeviceOptions, "threads">): void {
   describe("fixed streams", () => {
     let device: Device;
     before(() => {
@@ -253,6 +257,30 @@ function exactnessSuite(options: Omit<DeviceOptions, "threads">, tested: readonl
       expect((await residual([0, 0], [1, -1], Number.POSITIVE_INFINITY)).count).to.equal(5 + 2);
       expect((await residual([0, 3], [1, 1], Number.NaN)).count).to.equal(5 + 2);
     });
+
+    /** y1 = stream1 + f * stream2, y2 = stream2 + g * y1: a reversible block of two 1x1 convolutions. The counter starts at 5. */
+    const reversible = async (stream1: number[], stream2: number[], f: number, g: number): Promise<number> => {
+      const problem = new Problem(0);
+      const convolution = { n: 1, h: 1, w: stream1.length, c: 1, k: 1, kernel: 1, stride: 1 };
+      const layers = (name: string, weight: number) => [
+        { convolution, weight: problem.input(name, "real", Float64Array.of(weight)) },
+      ];
+      const operands = {
+        stream1: problem.input("stream1", "fixed", Float64Array.from(stream1)),
+        stream2: problem.input("stream2", "fixed", Float64Array.from(stream2)),
+        outOfRange: problem.input("count", "index", Int32Array.of(5)),
+      };
+      const functions = { f: layers("f", f), g: layers("g", g) };
+      const step = { op: "reversibleForward", ...functions, computeStatistics: false, hidden: [], ...operands };
+      return (await device.run(problem.tensors, [step], initialValues(problem.tensors))).get("count")![0]!;
+    };
+
+    it("count both halves of a reversible block", async () => {
+      expect(await reversible([511, 511, 0], [1, 2, 1], 1, 0), "x1 + F(x2)").to.equal(5 + 2);
+      expect(await reversible([1, 2, 3], [511, 0, -511], 0, 1), "x2 + G(y1)").to.equal(5 + 1);
+      expect(await reversible([511, 511, -500], [1, 2, 510], 1, 0.5), "both, in different elements").to.equal(5 + 2 + 1);
+      expect(await reversible([511, 0, 0], [0.5, 0, -510], 1, 0), "neither").to.equal(5);
+    });
     it("round to the nearest step, ties to even", async () => {
       const step = device.session.elementBytes("fixed") === 4 ? 2 ** -22 : 2 ** -40;
       const { y } = await residual([0, 0, 0, 0, 0, 0], [1, 3, 5, -1, -3, 1.5], step / 2);
@@ -261,7 +289,8 @@ function exactnessSuite(options: Omit<DeviceOptions, "threads">, tested: readonl
   });
 }
 
-describe("the reference backend", () => exactnessSuite({ device: "reference" }, cases));
+// The reference has one thread, whatever it is given: there is nothing to vary.
+describe("the reference backend", () => fixedStreamsSuite({ device: "reference" }));
 
 describe("the cpu backend", () => {
   const { isas } = native.buildInfo();

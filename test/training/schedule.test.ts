@@ -50,9 +50,26 @@ describe("batches", () => {
     for (const index of seen) expect(index).to.be.within(0, 22);
   });
 
-  it("come in another order each epoch", () => {
+  it("come in another order each epoch, however many there have been", () => {
     const batches = new Batches(20, 10, 1);
-    expect(batches.at(0)).to.not.deep.equal(batches.at(2));
+    const epochs = Array.from({ length: 50 }, (_, epoch) => [...batches.at(2 * epoch), ...batches.at(2 * epoch + 1)]);
+    for (const order of epochs) expect([...order].sort((a, b) => a - b)).to.deep.equal([...Array(20).keys()]);
+    expect(new Set(epochs.map(String)).size).to.equal(50);
+    // Beyond 2^32 epochs, too.
+    expect(batches.at(2 ** 33)).to.not.deep.equal(batches.at(0));
+  });
+
+  it("leave over other images in each epoch", () => {
+    const batches = new Batches(7, 3, 1);
+    const leftOver = (epoch: number) => {
+      const seen = [...batches.at(2 * epoch), ...batches.at(2 * epoch + 1)];
+      return [...Array(7).keys()].filter((index) => !seen.includes(index)).join();
+    };
+    expect(new Set(Array.from({ length: 60 }, (_, epoch) => leftOver(epoch))).size).to.equal(7);
+  });
+
+  it("come in another order with another seed", () => {
+    expect(new Batches(20, 10, 1).at(0)).to.not.deep.equal(new Batches(20, 10, 2).at(0));
   });
 
   it("can be computed for any step without those before it", () => {
