@@ -26,6 +26,7 @@ export interface Analysis {
   /** The last evaluation on the test split; null where the run had none. */
   evaluation: {
     step: number;
+    /** Those that could be decoded. */
     images: number;
     /** [label][prediction] counts; null beyond MAX_CONFUSION classes. */
     confusion: readonly (readonly number[])[] | null;
@@ -59,7 +60,7 @@ export async function analyse({ spec, dataset, plan, evaluation, reconstruction 
     evaluation: evaluation
       ? {
           step: evaluation.step,
-          images: dataset.test.count,
+          images: dataset.test.count - evaluation.broken.length,
           confusion: dataset.classes.length <= MAX_CONFUSION ? evaluation.confusion : null,
           mistakes: await findMistakes(dataset, evaluation),
         }
