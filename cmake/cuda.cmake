@@ -102,8 +102,8 @@ if(NOT cuda_absence)
   endif()
 endif()
 
-if(cuda_absence AND REVNET_CUDA STREQUAL "on")
-  message(FATAL_ERROR "revnet: REVNET_CUDA=on, but ${cuda_absence}")
+if(cuda_absence AND use_cuda STREQUAL "on")
+  message(FATAL_ERROR "revnet: REVNET_CUDA=${REVNET_CUDA}, but ${cuda_absence}")
 endif()
 
 if(NOT cuda_absence)

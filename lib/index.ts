@@ -1,4 +1,6 @@
 /** revnet: Reversible Residual Networks for Node.js. Everything public is exported here. */
+import "./globals.js";
+
 export type { MemoryReport, NativeDevice } from "../binding.js";
 export {
   type AnyDataset,

@@ -3,15 +3,25 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { RevNetError } from "./errors.js";
 
-/** The folder of the package's package.json: the nearest one upwards. @throws RevNetError ERR_FILE */
+/**
+ * The folder of the package's package.json, which the addon, the models and the pages' assets lie beside.
+ * @throws RevNetError ERR_ADDON_MISSING where this file is not in the package, as in a bundle
+ */
 export function packageRoot(): string {
-  for (let folder = __dirname; ; folder = path.dirname(folder)) {
-    if (fs.existsSync(path.join(folder, "package.json"))) return folder;
-    if (folder === path.dirname(folder))
-      throw new RevNetError(
-        "ERR_FILE",
-        `the package.json of revnet is missing (looked upwards from ${__dirname}); reinstall the package`,
-      );
+  for (let folder = __dirname; folder !== path.dirname(folder); folder = path.dirname(folder))
+    if (nameIn(path.join(folder, "package.json")) === "revnet") return folder;
+  throw new RevNetError(
+    "ERR_ADDON_MISSING",
+    `the files of the package revnet are not where its code is (${__dirname}): a bundler, such as esbuild or webpack, has put the code ` +
+      "into another file. Leave revnet out of the bundle (esbuild: --external:revnet; webpack: externals) and install it where the bundle runs",
+  );
+}
+
+function nameIn(file: string): unknown {
+  try {
+    return (JSON.parse(fs.readFileSync(file, "utf8")) as { name?: unknown }).name;
+  } catch {
+    return undefined;
   }
 }
 

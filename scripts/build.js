@@ -5,15 +5,46 @@
  *   typescript  lib/ to dist/ (in a clone; the published package brings dist/ along)
  *   tests       test/ to dist-test/
  *   emulated    the addon with CUDA emulated on the processor (test/emulation), in build-emulated/, for tests
- * REVNET_CUDA=off leaves CUDA out even where there is a toolkit; CMAKE_BUILD_PARALLEL_LEVEL sets the number of jobs.
+ * REVNET_CUDA=off leaves CUDA out even where there is a toolkit; CXX names the compiler; CMAKE_BUILD_PARALLEL_LEVEL sets the number of
+ * jobs. A build folder that other tools, another place or other sources have left is noticed and built anew (build-folder.js).
  */
 
 const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
+const { empty, hashSources, staleness, writeStamp } = require("./build-folder.js");
 
 const root = path.resolve(__dirname, "..");
+/** What CMake's lists, its patterns or the generators take for something else than a part of a path. Paired brackets are none. */
+const UNBUILDABLE = process.platform === "win32" ? /[;$]/ : /[;$"|?:\\]|\p{Cc}/u;
+/** The environment's part in what is compiled and how. */
+const ENVIRONMENT = [
+  ...[
+    "CXXFLAGS",
+    "LDFLAGS",
+    "CPPFLAGS",
+    "CUDACXX",
+    "CUDAHOSTCXX",
+    "CUDAFLAGS",
+    "CUDA_PATH",
+    "CUDAToolkit_ROOT",
+    "CMAKE_TOOLCHAIN_FILE",
+  ],
+  ...["CMAKE_PREFIX_PATH", "MACOSX_DEPLOYMENT_TARGET", "SDKROOT"],
+];
+
+/**
+ * The command that repeats this build. Never one by the package's name: where npm has taken the package back, that would fetch whatever
+ * the registry has under this name.
+ */
+function again() {
+  const { npm_lifecycle_event: script, npm_command: command } = process.env;
+  if (script === "install") return command === "rebuild" ? "npm rebuild" : "repeat the installation";
+  if (script?.startsWith("build")) return `npm run ${script}`;
+  const file = path.relative(process.cwd(), __filename);
+  return `node ${/[^\w./@+-]/.test(file) ? JSON.stringify(file) : file} native`;
+}
 
 /** What to say where a tool is missing: what it is, how to get it, how to go on. */
 function missing(what, { debian, fedora, macos }) {
@@ -22,13 +53,16 @@ function missing(what, { debian, fedora, macos }) {
     `  Debian, Ubuntu:  apt-get install ${debian}`,
     `  Fedora, RHEL:    dnf install ${fedora}`,
     `  macOS:           ${macos}`,
-    `  Then build again: ${root.split(path.sep).includes("node_modules") ? "npx revnet build" : "npm run build"}`,
+    `  Then build again: ${again()}`,
   ].join("\n");
 }
 
+/** Paths and variables may hold what a terminal acts on. */
+const shown = (text) => text.replace(/(?!\n)\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
+
 /** Ends the build: these are messages for people, a stack would only bury them. */
 function fail(message) {
-  console.error(`\n${message}\n`);
+  console.error(`\n${shown(message)}\n`);
   process.exit(1);
 }
 
@@ -36,6 +70,7 @@ function run(command, args, options = {}) {
   return spawnSync(command, args, { cwd: root, encoding: "utf8", ...options });
 }
 
+/** @returns its version */
 function checkCMake() {
   const oldest = [3, 19];
   const advice = { debian: "cmake", fedora: "cmake", macos: "brew install cmake" };
@@ -48,27 +83,42 @@ function checkCMake() {
   const [major, minor] = [Number(version[1]), Number(version[2])];
   if (major < oldest[0] || (major === oldest[0] && minor < oldest[1]))
     fail(missing(`CMake ${oldest.join(".")} or later is needed to build the native addon, and this is ${major}.${minor}.`, advice));
+  return stdout.split("\n", 1)[0];
 }
 
+/** @returns CMake's generator: Ninja where there is one; undefined: cmake-js chooses */
 function checkMake() {
-  if (process.platform === "win32") return;
-  if (["ninja", "make", "gmake"].some((tool) => !run(tool, ["--version"]).error)) return;
+  if (process.platform === "win32") return undefined;
+  if (process.env.CMAKE_GENERATOR) return process.env.CMAKE_GENERATOR;
+  if (!run("ninja", ["--version"]).error) return "Ninja";
+  if (["make", "gmake"].some((tool) => !run(tool, ["--version"]).error)) return "Unix Makefiles";
   const advice = { debian: "make", fedora: "make", macos: "xcode-select --install" };
   fail(missing("CMake needs `make` or `ninja` to build the native addon, and there is neither in PATH.", advice));
 }
 
-/** Compiles a small C++20 program with the compiler that CMake would take: the first of CXX, c++, g++, clang++. */
+/** Where PATH has a program; undefined: nowhere. */
+function find(program) {
+  const places = program.includes(path.sep) ? [path.resolve(program)] : [];
+  for (const folder of (process.env.PATH ?? "").split(path.delimiter)) places.push(path.join(folder, program));
+  return places.find((file) => fs.statSync(file, { throwIfNoEntry: false })?.isFile());
+}
+
+/**
+ * Compiles a small C++20 program with the compiler that CMake would take: the first of CXX, c++, g++, clang++.
+ * @returns the program, what CXX adds to it, and its version; undefined: CMake finds it
+ */
 function checkCompiler() {
-  if (process.platform === "win32") return; // CMake finds Visual Studio by means of its own, and says so where it is missing.
+  if (process.platform === "win32") return undefined; // CMake finds Visual Studio by means of its own, and says so where it is missing.
   const advice = { debian: "g++ make", fedora: "gcc-c++ make", macos: "xcode-select --install" };
   const source =
     "#include <concepts>\n#include <vector>\ntemplate <std::integral T> T twice(T x) { return 2 * x; }\nint main() { return twice(0); }\n";
   const candidates = process.env.CXX ? [process.env.CXX] : ["c++", "g++", "clang++"];
   for (const candidate of candidates) {
-    const [command, ...args] = candidate.split(" ");
+    const [command, ...args] = find(candidate) ? [candidate] : candidate.trim().split(/ +/);
     const { error, status, stderr } = run(command, [...args, "-std=c++20", "-fsyntax-only", "-x", "c++", "-"], { input: source });
     if (error) continue;
-    if (status === 0) return;
+    if (status === 0)
+      return { file: find(command) ?? command, args, version: run(command, [...args, "--version"]).stdout?.split("\n", 1)[0] };
     fail(
       missing(
         `a C++20 compiler is needed to build the native addon, and \`${candidate}\` is not one (GCC 10, Clang 13 or later are):\n${stderr.trim()}`,
@@ -84,28 +134,92 @@ function checkCompiler() {
   );
 }
 
-function findCMakeJs() {
+/** The folder of a package that the addon is compiled with. */
+function findPackage(name, from = root) {
   try {
-    return path.join(path.dirname(require.resolve("cmake-js/package.json")), "bin", "cmake-js");
+    return path.dirname(require.resolve(`${name}/package.json`, { paths: [from] }));
   } catch {
-    return fail("revnet: its dependency cmake-js is not installed, which runs CMake: run `npm install`.");
+    return fail(`revnet: its dependency ${name} is not installed, which the native addon is compiled with: run \`npm install\`.`);
   }
 }
 
-/** `args`: of cmake-js, beside the command. */
-function buildNative(...args) {
-  checkCMake();
-  checkCompiler();
-  checkMake();
-  const cmakeJs = findCMakeJs();
-  const env = {
-    ...process.env,
-    CMAKE_BUILD_PARALLEL_LEVEL: process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(os.availableParallelism()),
-  };
-  for (const command of ["configure", "build"]) {
-    const { status } = run(process.execPath, [cmakeJs, command, "--log-level", "error", ...args], { stdio: "inherit", env });
-    if (status !== 0) fail("revnet: the native addon could not be built; what CMake or the compiler said is above.");
+function checkPaths(...folders) {
+  for (const folder of folders) {
+    const found = UNBUILDABLE.exec(folder) ?? /[[\]]/.exec(folder.replace(/\[[^[\]]*\]/g, ""));
+    if (found)
+      fail(
+        `revnet: the native addon cannot be built in '${folder}': CMake does not take '${found[0]}' in a path. Install into another folder.`,
+      );
   }
+}
+
+/** That the addon is more than a file: it loads into this Node.js, and is of this version. */
+function checkAddon(file) {
+  const source =
+    "const { version } = require(process.argv[1]).buildInfo(); if (version !== process.argv[2]) throw Error('it is of version ' + version)";
+  const { version } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
+  const { status, stderr } = run(process.execPath, ["-e", source, file, version]);
+  if (status === 0 || /ERR_DLOPEN_DISABLED/.test(stderr)) return undefined;
+  return /^\w*Error: .*/m.exec(stderr)?.[0] ?? stderr.trim();
+}
+
+/** `output`: the build folder, in the root. `args`: of cmake-js, beside the command. */
+function buildNative(output, ...args) {
+  const cmake = checkCMake();
+  const compiler = checkCompiler();
+  const generator = checkMake();
+  const [cmakeJs, headers] = [findPackage("cmake-js"), findPackage("node-addon-api")];
+  const apiHeaders = findPackage("node-api-headers", cmakeJs);
+  const folder = path.join(root, output);
+  checkPaths(root, headers, apiHeaders);
+  if (fs.existsSync(folder) && !fs.statSync(folder).isDirectory())
+    fail(`revnet: '${folder}' is a file, where the folder of the build is to be: remove it.`);
+
+  const chosen = [...(generator ? ["--generator", generator] : []), `--CDREVNET_NODE_ADDON_API=${headers}`, ...args];
+  // With what CXX adds, CMake has to read it itself; cmake-js wants both or neither.
+  if (compiler && compiler.args.length === 0) chosen.push("--cxx", compiler.file, "--cc", compiler.file);
+  const settings = {
+    processor: `${process.platform}-${process.arch}`,
+    CMake: cmake,
+    generator,
+    compiler,
+    headers: [headers, apiHeaders],
+    options: args,
+    environment: Object.fromEntries(ENVIRONMENT.map((name) => [name, process.env[name]])),
+  };
+  const sources = hashSources(root, ["CMakeLists.txt", "cmake", "native", ...(args.length > 0 ? ["test/emulation"] : [])]);
+  try {
+    const stale = staleness(folder, root, JSON.parse(JSON.stringify(settings)), sources);
+    if (stale) {
+      console.error(shown(`revnet: the build folder ${stale}; everything is compiled anew`));
+      chosen.push(...empty(folder));
+    }
+  } catch (error) {
+    fail(`revnet: the folder of the build, '${folder}', cannot be used: ${error.message}`);
+  }
+
+  const hadCache = fs.existsSync(path.join(folder, "CMakeCache.txt"));
+  const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(os.availableParallelism());
+  const step = (command) =>
+    run(process.execPath, [path.join(cmakeJs, "bin", "cmake-js"), command, "--log-level", "error", "--out", folder, ...chosen], {
+      stdio: "inherit",
+      env: { ...process.env, CMAKE_BUILD_PARALLEL_LEVEL: jobs },
+    }).status === 0;
+  const build = () => {
+    if (!step("configure")) return "revnet: the native addon could not be configured; what CMake said is above.";
+    writeStamp(folder, root, settings, sources);
+    if (!step("build")) return "revnet: the native addon could not be built; what CMake or the compiler said is above.";
+    const problem = checkAddon(path.join(folder, "Release", "revnet.node"));
+    return problem && `revnet: the native addon was built, but cannot be loaded: ${problem}`;
+  };
+  let failure = build();
+  // In a clone a failure is more likely to be the sources', and compiling all of them again would not help.
+  if (failure && hadCache && root.split(path.sep).includes("node_modules")) {
+    console.error("revnet: the build folder may be damaged; everything is compiled anew");
+    chosen.push(...empty(folder));
+    failure = build();
+  }
+  if (failure) fail(failure);
 }
 
 /** `project`: a tsconfig, relative to the root. */
@@ -123,8 +237,8 @@ function compile(project) {
 }
 
 const targets = {
-  native: () => buildNative(),
-  emulated: () => buildNative("--out", "build-emulated", "--CDREVNET_EMULATION=ON"),
+  native: () => buildNative("build"),
+  emulated: () => buildNative("build-emulated", "--CDREVNET_EMULATION=ON"),
   typescript() {
     compile("tsconfig.json");
     const main = path.join(root, "dist", "cli", "main.js");

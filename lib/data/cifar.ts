@@ -54,7 +54,7 @@ async function readRecords(file: string, format: Format): Promise<Buffer> {
   const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
     const reason =
       cause.code === "ENOENT"
-        ? `not found; "dataDir" must be the folder of the binary version of ${format.name}, which \`npx revnet data download ${format.name} --data-dir DIR\` fetches`
+        ? `not found; "dataDir" must be the folder of the binary version of ${format.name}, which \`revnet data download ${format.name} --data-dir DIR\` fetches`
         : cause.message;
     throw invalid(file, reason, cause);
   });

@@ -14,6 +14,7 @@ import * as fs from "node:fs/promises";
 import path from "node:path";
 import { crc32 } from "node:zlib";
 import { RevNetError } from "../errors.js";
+import { flush } from "../formats/atomic.js";
 import type { ImageFile } from "./folder.js";
 import type { Shape } from "./picture.js";
 
@@ -92,7 +93,7 @@ export class PackWriter {
     await attempt(this.file, async () => {
       await this.handle.writeFile(index);
       await this.handle.writeFile(trailer);
-      await this.handle.sync();
+      await flush(this.handle);
       await this.handle.close();
       await fs.rename(this.temporary, this.file);
     });

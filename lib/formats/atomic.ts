@@ -1,8 +1,11 @@
 /** Files that are either the old one or the whole new one, whatever happens while they are written. */
+import { fsync as fsyncCallback } from "node:fs";
 import * as fs from "node:fs/promises";
 import * as path from "node:path";
+import { promisify } from "node:util";
 import { RevNetError } from "../errors.js";
 
+const fsync = promisify(fsyncCallback);
 let written = 0;
 
 /**
@@ -15,7 +18,7 @@ export async function writeFileAtomically(file: string, chunks: readonly Uint8Ar
     const handle = await fs.open(temporary, "wx");
     try {
       for (const chunk of chunks) await handle.writeFile(chunk);
-      await handle.sync();
+      await flush(handle);
     } finally {
       await handle.close();
     }
@@ -25,6 +28,14 @@ export async function writeFileAtomically(file: string, chunks: readonly Uint8Ar
     await fs.rm(temporary, { force: true }).catch(() => {});
     throw new RevNetError("ERR_FILE", `cannot write '${file}': ${(error as Error).message}`, { cause: error });
   }
+}
+
+/**
+ * What was written is on the disk. By the descriptor: the file handles that Yarn's Plug'n'Play puts in place of Node.js's cannot do it.
+ * Rejects with the system's error.
+ */
+export async function flush(handle: fs.FileHandle): Promise<void> {
+  await fsync(handle.fd);
 }
 
 /** Makes a folder that is there after a power failure too. @throws RevNetError ERR_FILE */
@@ -67,6 +78,6 @@ export async function removeTemporaryFiles(folder: string): Promise<void> {
 /** Makes the rename itself durable, where the system can flush a folder (Windows cannot). */
 async function syncFolder(folder: string): Promise<void> {
   const handle = await fs.open(folder, "r").catch(() => undefined);
-  await handle?.sync().catch(() => {});
+  if (handle) await flush(handle).catch(() => {});
   await handle?.close();
 }

@@ -26,29 +26,45 @@ export function loadAddon(): typeof Binding {
   }
 }
 
-/** Three causes, told apart by what is on the disk: never compiled, not compiled to the end, compiled for another machine. */
+/** Why the addon is not there, told apart by the error and by what is on the disk; and what to do. */
 function missingMessage(error: unknown): string {
-  const root = packageRoot();
-  const repair = isInstalled() ? "npx revnet build" : "npm run build:native";
-  const addon = path.join(root, "build", "Release", "revnet.node");
-  if (existsSync(addon)) {
-    // `bindings` lists every place where it looked; only the first line of that helps.
-    const reason = (error instanceof Error ? error.message : String(error)).split("\n", 1)[0];
+  const { code, message = String(error) } = error as { code?: string; message?: string };
+  // `bindings` lists every place where it looked; only the first line of that helps.
+  const reason = message.split("\n", 1)[0];
+  const { permission } = process as { permission?: unknown };
+  if (process.env.REVNET_ADDON) return `the addon that REVNET_ADDON names cannot be loaded: ${reason}`;
+  if (code === "ERR_ACCESS_DENIED" || (code === "ERR_DLOPEN_DISABLED" && permission))
     return (
-      `The native addon of revnet cannot be loaded: ${reason}. ` +
-      `Where node_modules comes from another machine or system, build it anew: remove ${path.join(root, "build")}, then run: ${repair}`
+      `the native addon of revnet may not be loaded: Node.js runs with its permission model (${reason}). Start it with --allow-addons, with ` +
+      "--allow-fs-read for the package's folder, and with --allow-worker for folders of images and reports"
     );
-  }
+  if (code === "ERR_DLOPEN_DISABLED")
+    return "the native addon of revnet may not be loaded: Node.js was started with --no-addons (on the command line or in NODE_OPTIONS)";
+  const root = packageRoot();
+  const addon = path.join(root, "build", "Release", "revnet.node");
+  if (existsSync(addon))
+    return (
+      `the native addon of revnet cannot be loaded: ${reason}. Where node_modules comes from another machine, system or version of ` +
+      `Node.js, build it anew: ${repair(root)}`
+    );
   if (existsSync(path.join(root, "build")))
     return (
-      `The native addon of revnet is missing (${addon}): its compilation did not come to its end. ` +
-      `To build it, and to see what is wrong with CMake or the C++20 compiler should it fail, run: ${repair}`
+      `the native addon of revnet is missing (${addon}): its compilation did not come to its end. To build it, and to see what is ` +
+      `wrong with CMake or the C++20 compiler should it fail, run: ${repair(root)}`
     );
   return (
-    `The native addon of revnet is missing (${addon}): it was not compiled when the package was installed. ` +
+    `the native addon of revnet is missing (${addon}): it was not compiled when the package was installed. ` +
     "Install scripts are blocked (npm 12 and later run only those that are allowed, as do pnpm and yarn; or ignore-scripts is set), " +
-    `or CMake or a C++20 compiler was missing. To build it, run: ${repair}`
+    `or CMake or a C++20 compiler was missing. To build it, run: ${repair(root)}`
   );
+}
+
+/** The command that builds the addon: it takes what is on the disk and asks no registry. */
+function repair(root: string): string {
+  if (!isInstalled()) return "npm run build:native";
+  if (process.versions.pnp) return "yarn rebuild revnet";
+  const script = path.relative("", path.join(root, "scripts", "build.js"));
+  return `node ${/[^\w./\\:@+-]/.test(script) ? JSON.stringify(script) : script} native`;
 }
 
 /** The RevNetError for what a native call threw: its code, its message, the stack of the call in TypeScript. */

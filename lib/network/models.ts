@@ -5,6 +5,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { RevNetError } from "../errors.js";
+import { packageRoot } from "../package.js";
 import { describe, unknownMessage } from "../validation.js";
 import { checkSpec, type NetworkSpec, SPEC_KEYS } from "./spec.js";
 
@@ -98,15 +99,4 @@ function parse(file: string): Definition {
   return value as Definition;
 }
 
-/** The package's models/, seen from wherever the compiler put this file. */
-function modelsFolder(): string {
-  for (let folder = __dirname; ; folder = path.dirname(folder)) {
-    const models = path.join(folder, "models");
-    if (fs.existsSync(path.join(models, "resnet-32.json"))) return models;
-    if (folder === path.dirname(folder))
-      throw new RevNetError(
-        "ERR_FILE",
-        `the package's models folder is missing (looked upwards from ${__dirname}); reinstall the package`,
-      );
-  }
-}
+const modelsFolder = (): string => path.join(packageRoot(), "models");

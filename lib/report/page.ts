@@ -1,9 +1,9 @@
 /** The page around a report's content: one file that refers to no other, and that forbids itself to. */
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { RevNetError } from "../errors.js";
+import { packageRoot } from "../package.js";
 import type { Chart } from "./charts.js";
 import { Html, html, inlineJson } from "./html.js";
 
@@ -18,31 +18,19 @@ async function asset(file: string): Promise<string> {
   });
 }
 
-/** The package's assets/, seen from wherever the compiler put this file. */
-function assetsFolder(): string {
-  for (let folder = __dirname; ; folder = path.dirname(folder)) {
-    const assets = path.join(folder, "assets");
-    if (existsSync(path.join(assets, "report.js"))) return assets;
-    if (folder === path.dirname(folder))
-      throw new RevNetError(
-        "ERR_FILE",
-        `the package's assets folder is missing (looked upwards from ${__dirname}); reinstall the package`,
-      );
-  }
-}
-
 /**
  * @param charts those whose figures are in `content`
  * @param live whether the page asks the server that it came from for news (assets/live.js)
  */
 export async function page(title: string, content: readonly Html[], charts: readonly Chart[], live = false): Promise<string> {
+  const assets = path.join(packageRoot(), "assets");
   const chartLibrary = path.dirname(require.resolve("uplot/package.json"));
   const [chartStyle, style, ...scripts] = await Promise.all([
     asset(path.join(chartLibrary, "dist", "uPlot.min.css")),
-    asset(path.join(assetsFolder(), "report.css")),
+    asset(path.join(assets, "report.css")),
     asset(path.join(chartLibrary, "dist", "uPlot.iife.min.js")),
-    asset(path.join(assetsFolder(), "report.js")),
-    ...(live ? [asset(path.join(assetsFolder(), "live.js"))] : []),
+    asset(path.join(assets, "report.js")),
+    ...(live ? [asset(path.join(assets, "live.js"))] : []),
   ]);
   const hashes = scripts.map((source) => `'sha256-${createHash("sha256").update(source).digest("base64")}'`).join(" ");
   const policy = `default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src ${hashes}${live ? "; connect-src 'self'" : ""}`;

@@ -1,6 +1,7 @@
 /** metrics.jsonl: one line for each step, validation, verification, epoch and broken image, in order. */
 import * as fs from "node:fs/promises";
 import { Pacer } from "../data/pacer.js";
+import { flush } from "../formats/atomic.js";
 import { printableJson } from "../text.js";
 import type { BrokenImageEvent, EpochEvent, OutOfRangeEvent, StepEvent, ValidationEvent, VerificationEvent } from "./events.js";
 
@@ -57,7 +58,7 @@ export class MetricsLog {
   /** Everything appended is in the file, and on the disk. Rejects with the system's error. */
   async flush(): Promise<void> {
     await this.#write();
-    await this.handle.datasync();
+    await flush(this.handle);
   }
 
   async close(): Promise<void> {

@@ -2,8 +2,8 @@
 # (Debian: libboost-context-dev). Sets cuda_sources, and emulation_options for what else is written in terms of cuda/device.h.
 find_package(Boost REQUIRED COMPONENTS context)
 
-file(GLOB cuda_sources CONFIGURE_DEPENDS native/cuda/*.cu)
-file(GLOB emulation_sources CONFIGURE_DEPENDS test/emulation/*.cc)
+revnet_glob(cuda_sources native/cuda/*.cu)
+revnet_glob(emulation_sources test/emulation/*.cc)
 # Fused multiply-adds are those that the sources say, as under nvcc with -fmad=false. Uninitialised variables hold a pattern, not
 # by chance the right thing. Sanitised and fully optimised at once, the kernels would take minutes to compile.
 set(emulation_options -ffp-contract=off -Wno-unknown-pragmas $<IF:$<BOOL:${REVNET_TESTS}>,-O1,-O2>)

@@ -1,6 +1,6 @@
 /** The package as others see it: both entry points, what is packed, and what it says where the addon is missing. */
 import { execFileSync } from "node:child_process";
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
@@ -99,6 +99,40 @@ describe("package", () => {
         .and.match(/npm run build:native/);
     } finally {
       rmSync(folder, { recursive: true });
+    }
+  });
+
+  it("tells apart why the addon cannot be loaded", () => {
+    const source =
+      "try { require('./dist/index.js').devices(); } catch ({ code, message }) { console.log(JSON.stringify({ code, message })); }";
+    const told = (flags: string[], folder = root) => {
+      const output = execFileSync(process.execPath, [...flags, "-e", source], {
+        cwd: folder,
+        encoding: "utf8",
+        stdio: ["ignore", "pipe", "ignore"],
+      });
+      return JSON.parse(output) as { code: string; message: string };
+    };
+    const permission = process.allowedNodeEnvironmentFlags.has("--permission") ? "--permission" : "--experimental-permission";
+    const cases: [RegExp, ReturnType<typeof told>][] = [
+      [/--no-addons/, told(["--no-addons"])],
+      [/permission model.*--allow-addons/, told([permission, "--allow-fs-read=*"])],
+    ];
+    // As a bundler leaves it: the code in a file of the application's, and nothing of the package beside it.
+    const application = mkdtempSync(path.join(tmpdir(), "revnet-bundled-"));
+    try {
+      cpSync(path.join(root, "dist"), path.join(application, "dist"), { recursive: true });
+      symlinkSync(path.join(root, "node_modules"), path.join(application, "node_modules"), "junction");
+      writeFileSync(path.join(application, "package.json"), '{ "name": "application" }');
+      cases.push([/bundler.*--external:revnet/, told([], application)]);
+    } finally {
+      rmSync(application, { recursive: true });
+    }
+    for (const [words, { code, message }] of cases) {
+      expect(code, message).to.equal("ERR_ADDON_MISSING");
+      expect(message)
+        .to.match(words)
+        .and.not.match(/install scripts|npx/i);
     }
   });
 });
