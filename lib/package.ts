@@ -2,6 +2,8 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { RevNetError } from "./errors.js";
+import { parseJson } from "./files/json.js";
+import { decodeText, readFileSync } from "./files/open.js";
 
 /**
  * The folder of the package's package.json, which the addon, the models and the pages' assets lie beside.
@@ -25,15 +27,17 @@ function nameIn(file: string): unknown {
   }
 }
 
+/** Of a package.json. */
+const MAX_BYTES = 2 ** 20;
+
 /** @throws RevNetError ERR_FILE */
 export function packageVersion(): string {
   const file = path.join(packageRoot(), "package.json");
   try {
-    return String((JSON.parse(fs.readFileSync(file, "utf8")) as { version: unknown }).version);
+    const text = decodeText(readFileSync(file, { limit: MAX_BYTES }));
+    return String((parseJson(text, file, "ERR_FILE") as { version?: unknown })?.version);
   } catch (error) {
-    throw new RevNetError("ERR_FILE", `'${file}' cannot be read: ${(error as Error).message}; reinstall the package`, {
-      cause: error,
-    });
+    throw new RevNetError("ERR_FILE", `${(error as Error).message}; reinstall the package`, { cause: error });
   }
 }
 

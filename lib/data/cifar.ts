@@ -2,9 +2,9 @@
  * The binary versions of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009; https://www.cs.toronto.edu/~kriz/cifar.html). A record is
  * one label byte (CIFAR-100: a coarse, then a fine label) and 3072 bytes of a 32x32 image in planes R, G, B.
  */
-import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { RevNetError } from "../errors.js";
+import { decodeText, isAbsent, readFile } from "../files/open.js";
 import type { Dataset, Split } from "./dataset.js";
 import { Pacer } from "./pacer.js";
 
@@ -12,6 +12,7 @@ const EDGE = 32;
 const CHANNELS = 3;
 const PLANE = EDGE * EDGE;
 const IMAGE = PLANE * CHANNELS;
+const MAX_NAMES_BYTES = 2 ** 16;
 
 interface Format {
   readonly name: string;
@@ -21,6 +22,8 @@ interface Format {
   /** Which of the label bytes is used. */
   readonly labelByte: number;
   readonly classes: number;
+  /** The most that a file has: a larger one is something else, and is not read. */
+  readonly fileRecords: number;
   /** Text file with a class name on each line; the data set can be read without it. */
   readonly namesFile: string;
 }
@@ -32,6 +35,7 @@ export const CIFAR_10: Format = {
   labelBytes: 1,
   labelByte: 0,
   classes: 10,
+  fileRecords: 10_000,
   namesFile: "batches.meta.txt",
 };
 export const CIFAR_100: Format = {
@@ -41,6 +45,7 @@ export const CIFAR_100: Format = {
   labelBytes: 2,
   labelByte: 1,
   classes: 100,
+  fileRecords: 50_000,
   namesFile: "fine_label_names.txt",
 };
 export const CIFAR_100_COARSE: Format = { ...CIFAR_100, labelByte: 0, classes: 20, namesFile: "coarse_label_names.txt" };
@@ -51,13 +56,14 @@ function invalid(file: string, what: string, cause?: unknown): RevNetError {
 
 async function readRecords(file: string, format: Format): Promise<Buffer> {
   const record = format.labelBytes + IMAGE;
-  const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
-    const reason =
-      cause.code === "ENOENT"
-        ? `not found; "dataDir" must be the folder of the binary version of ${format.name}, which \`revnet data download ${format.name} --data-dir DIR\` fetches`
-        : cause.message;
-    throw invalid(file, reason, cause);
-  });
+  const limit = format.fileRecords * record;
+  const bytes = await readFile(file, { what: `file of ${format.name}`, limit, code: "ERR_INVALID_DATA" }).catch(
+    (cause: unknown) => {
+      if (!isAbsent(cause)) throw cause;
+      const where = `"dataDir" must be the folder of the binary version of ${format.name}`;
+      throw invalid(file, `not found; ${where}, which \`revnet data download ${format.name} --data-dir DIR\` fetches`, cause);
+    },
+  );
   if (bytes.length === 0) throw invalid(file, "is empty");
   if (bytes.length % record !== 0)
     throw invalid(
@@ -104,12 +110,15 @@ async function readSplit(folder: string, names: readonly string[], format: Forma
 async function readNames(folder: string, format: Format): Promise<string[]> {
   const file = path.join(folder, format.namesFile);
   const numbered = Array.from({ length: format.classes }, (_, i) => `class ${i}`);
-  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT") return undefined;
-    throw invalid(file, cause.message, cause);
+  const expected = { what: "list of class names", limit: MAX_NAMES_BYTES, code: "ERR_INVALID_DATA" };
+  const bytes = await readFile(file, expected).catch((cause: unknown) => {
+    if (isAbsent(cause)) return undefined;
+    throw cause;
   });
-  if (text === undefined) return numbered;
-  const names = text.split(/\r?\n/).map((line) => line.trim());
+  if (bytes === undefined) return numbered;
+  const names = decodeText(bytes)
+    .split(/\r?\n/)
+    .map((line) => line.trim());
   const filled = names.filter((name) => name !== "");
   if (filled.length !== format.classes) throw invalid(file, `${filled.length} class names; expected ${format.classes}`);
   return filled;

@@ -1,10 +1,10 @@
 /** A thread that makes images: it reads files or a pack, crops, and writes the result where it is told; decoder.ts starts it. */
-import { closeSync, openSync, readSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { closeSync, readSync } from "node:fs";
 import { parentPort } from "node:worker_threads";
 import { crc32 } from "node:zlib";
+import { openFileSync, readFile } from "../files/open.js";
 import type { Packed } from "./pack.js";
-import { cropCentre, cropResized, decodePicture, type Picture, randomBox, type Shape } from "./picture.js";
+import { cropCentre, cropResized, decodePicture, MAX_IMAGE_BYTES, type Picture, randomBox, type Shape } from "./picture.js";
 
 /** One image to make. */
 export interface Item {
@@ -37,7 +37,7 @@ function readPacked(file: string, { offset, height, width, crc }: Packed, channe
   if (opened?.file !== file) {
     if (opened) closeSync(opened.descriptor);
     opened = undefined;
-    opened = { file, descriptor: openSync(file, "r") };
+    opened = { file, descriptor: openFileSync(file).descriptor };
   }
   const pixels = new Uint8Array(height * width * channels);
   for (let done = 0; done < pixels.length; ) {
@@ -51,7 +51,7 @@ function readPacked(file: string, { offset, height, width, crc }: Packed, channe
 
 async function makePicture({ shape, pack }: Task, { file, packed }: Item): Promise<Picture> {
   if (packed && pack !== undefined) return readPacked(pack, packed, shape[2]);
-  return decodePicture(await readFile(file), shape);
+  return decodePicture(await readFile(file, { limit: MAX_IMAGE_BYTES }), shape);
 }
 
 function place({ shape, target, resizedCrop }: Task, { row, words }: Item, picture: Picture): void {

@@ -14,6 +14,8 @@ import * as fs from "node:fs/promises";
 import path from "node:path";
 import { crc32 } from "node:zlib";
 import { RevNetError } from "../errors.js";
+import { parseJson } from "../files/json.js";
+import { isAbsent, OpenFile } from "../files/open.js";
 import { flush } from "../formats/atomic.js";
 import type { ImageFile } from "./folder.js";
 import type { Shape } from "./picture.js";
@@ -68,7 +70,8 @@ export class PackWriter {
   static async create(file: string, shape: Shape): Promise<PackWriter> {
     const temporary = `${file}.${process.pid}.tmp`;
     return attempt(file, async () => {
-      const handle = await fs.open(temporary, "w");
+      await fs.rm(temporary, { force: true });
+      const handle = await fs.open(temporary, "wx");
       await handle.write(MAGIC);
       return new PackWriter(file, temporary, handle, shape);
     });
@@ -116,31 +119,24 @@ async function attempt<T>(file: string, action: () => Promise<T>): Promise<T> {
 
 /** undefined where there is no such file. @throws RevNetError ERR_FILE, ERR_INVALID_FILE */
 export async function readPack(file: string, shape: Shape): Promise<Pack | undefined> {
-  let handle: fs.FileHandle;
+  let opened: OpenFile;
   try {
-    handle = await fs.open(file, "r");
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw new RevNetError("ERR_FILE", `cannot read '${file}': ${(cause as Error).message}`, { cause });
+    opened = await OpenFile.open(file);
+  } catch (error) {
+    if (isAbsent(error)) return undefined;
+    throw error;
   }
   try {
-    return { file, entries: await readIndex(handle, file, shape) };
-  } catch (cause) {
-    if (cause instanceof RevNetError) throw cause;
-    throw new RevNetError("ERR_FILE", `cannot read '${file}': ${(cause as Error).message}`, { cause });
+    return { file, entries: await readIndex(opened, shape) };
   } finally {
-    await handle.close();
+    await opened.close();
   }
 }
 
-async function readIndex(handle: fs.FileHandle, file: string, shape: Shape): Promise<Map<string, PackEntry>> {
+async function readIndex(opened: OpenFile, shape: Shape): Promise<Map<string, PackEntry>> {
+  const { file, size } = opened;
   const invalid = (what: string) => new RevNetError("ERR_INVALID_FILE", `'${file}' is not a whole pack: ${what}`);
-  const { size } = await handle.stat();
-  const read = async (length: number, position: number) => {
-    const { bytesRead, buffer } = await handle.read({ buffer: Buffer.alloc(length), position });
-    if (bytesRead !== length) throw invalid("it ends early");
-    return buffer;
-  };
+  const read = async (length: number, position: number) => Buffer.from((await opened.read(position, length)).buffer);
   if (size < MAGIC.length + TRAILER) throw invalid(`it has ${size} bytes`);
   if (!(await read(MAGIC.length, 0)).equals(MAGIC)) throw invalid("it does not begin as one");
   const trailer = await read(TRAILER, size - TRAILER);
@@ -148,12 +144,15 @@ async function readIndex(handle: fs.FileHandle, file: string, shape: Shape): Pro
   if (length > MAX_INDEX_BYTES || start + length !== BigInt(size - TRAILER)) throw invalid("its index is not where it should be");
   const bytes = await read(Number(length), Number(start));
   if (!createHash("sha256").update(bytes).digest().equals(trailer.subarray(16))) throw invalid("its index is damaged");
-  const index = JSON.parse(bytes.toString()) as { shape: number[]; rows: Row[] };
-  // The checksum vouches for what this package wrote; these are what a pack made by others could get wrong.
-  if (String(index.shape) !== String(shape))
-    throw invalid(`it is for inputs of ${String(index.shape)}, expected ${shape.join(",")}`);
+  // The checksum vouches for what this package wrote, not for what a pack made by others says.
+  const index = parseJson(bytes.toString(), `the index of '${file}'`, "ERR_INVALID_FILE") as { shape?: unknown; rows?: unknown };
+  if (!Array.isArray(index?.shape) || !Array.isArray(index.rows)) throw invalid("its index has no shape and rows");
+  const made = index.shape.slice(0, 4).map(Number).join("x");
+  if (made !== shape.join("x")) throw invalid(`it is for inputs of ${made}, expected ${shape.join("x")}`);
   const entries = new Map<string, PackEntry>();
-  for (const [name, fileSize, mtimeMs, ...rest] of index.rows) {
+  for (const row of index.rows as unknown[]) {
+    if (!isRow(row)) throw invalid("a row of its index is not what it should be");
+    const [name, fileSize, mtimeMs, ...rest] = row;
     const [first, height = 0, width = 0, crc = 0] = rest;
     const known = { size: fileSize, mtimeMs };
     if (typeof first === "string") {
@@ -166,6 +165,12 @@ async function readIndex(handle: fs.FileHandle, file: string, shape: Shape): Pro
   }
   return entries;
 }
+
+const isRow = (row: unknown): row is Row =>
+  Array.isArray(row) &&
+  typeof row[0] === "string" &&
+  row.slice(1, 3).every((value) => typeof value === "number") &&
+  (typeof row[3] === "string" || (row.length === 7 && row.slice(3).every((value) => typeof value === "number")));
 
 /** The first of the files that the pack does not know as it is now. */
 export function firstChanged({ entries }: Pack, files: readonly ImageFile[]): ImageFile | undefined {

@@ -20,6 +20,8 @@ export interface Picture {
 const MARGIN = 8 / 7;
 /** Of the sides of what is kept of an image; the middle of one that is longer. It bounds a picture's bytes. */
 const MAX_ASPECT = 4;
+/** Of an image file: as many bytes as an uncompressed one of 64 million colours takes, and some more. */
+export const MAX_IMAGE_BYTES = 2 ** 28;
 /** Pixels of an image file: beyond, it is refused rather than decoded. */
 const MAX_PIXELS = 2 ** 28;
 

@@ -5,9 +5,10 @@
  * Typed arrays and the format are both little-endian on every platform that Node runs on.
  */
 import { createHash } from "node:crypto";
-import * as fs from "node:fs/promises";
 import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
+import { parseJson } from "../files/json.js";
+import { OpenFile } from "../files/open.js";
 import { writeFileAtomically } from "./atomic.js";
 
 export type TensorData = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
@@ -68,18 +69,14 @@ interface Entry {
  * @throws RevNetError ERR_FILE (cannot be read) or ERR_INVALID_FILE (is not such a file), naming the path and the reason
  */
 export async function readSafetensors(file: string, { digest = () => false }: ReadOptions = {}): Promise<SafetensorsFile> {
-  let handle: fs.FileHandle | undefined;
+  const opened = await OpenFile.open(file);
   try {
-    handle = await fs.open(file, "r");
-    const stat = await handle.stat();
-    if (!stat.isFile()) throw new Error("it is not a file");
-    const { size } = stat;
-    const headerBytes = await readHeaderLength(handle, size);
+    const headerBytes = await readHeaderLength(opened);
     const start = 8 + headerBytes;
-    const header = await readExactly(handle, 8, headerBytes);
-    const { metadata, entries } = parseHeader(header, size - start);
+    const header = await opened.read(8, headerBytes);
+    const { metadata, entries } = parseHeader(header, opened.size - start);
     const bytes = new Map<Entry, Uint8Array<ArrayBuffer>>();
-    for (const entry of entries) bytes.set(entry, await readExactly(handle, start + entry.begin, entry.end - entry.begin));
+    for (const entry of entries) bytes.set(entry, await opened.read(start + entry.begin, entry.end - entry.begin));
     if (digest(metadata))
       await checkDigest(
         metadata,
@@ -93,9 +90,10 @@ export async function readSafetensors(file: string, { digest = () => false }: Re
     const { message } = error as Error;
     if (error instanceof InvalidFile)
       throw new RevNetError("ERR_INVALID_FILE", `'${file}' is not a valid safetensors file: ${message}`);
+    if (error instanceof RevNetError) throw error;
     throw new RevNetError("ERR_FILE", `'${file}' cannot be read: ${message}`, { cause: error });
   } finally {
-    await handle?.close();
+    await opened.close();
   }
 }
 
@@ -163,9 +161,10 @@ async function checkDigest(
 
 class InvalidFile extends Error {}
 
-async function readHeaderLength(handle: fs.FileHandle, size: number): Promise<number> {
+async function readHeaderLength(opened: OpenFile): Promise<number> {
+  const { size } = opened;
   if (size < 8) throw new InvalidFile(`its ${size} bytes are fewer than the 8 of a header length`);
-  const length = Buffer.from((await readExactly(handle, 0, 8)).buffer).readBigUInt64LE();
+  const length = Buffer.from((await opened.read(0, 8)).buffer).readBigUInt64LE();
   if (length > BigInt(MAX_HEADER_BYTES))
     throw new InvalidFile(`a header of ${length} bytes is longer than the ${MAX_HEADER_BYTES} allowed`);
   if (length > BigInt(size - 8))
@@ -173,23 +172,12 @@ async function readHeaderLength(handle: fs.FileHandle, size: number): Promise<nu
   return Number(length);
 }
 
-/** Bytes [position, position + count), in a buffer of their own. */
-async function readExactly(handle: fs.FileHandle, position: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = new Uint8Array(count);
-  for (let done = 0; done < count; ) {
-    const { bytesRead } = await handle.read(bytes, done, Math.min(count - done, 1 << 30), position + done);
-    if (bytesRead === 0) throw new InvalidFile("it ended while it was read");
-    done += bytesRead;
-  }
-  return bytes;
-}
-
 function parseHeader(bytes: Uint8Array, dataBytes: number): { metadata: Map<string, string>; entries: Entry[] } {
   let header: unknown;
   try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    header = parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes), "its header", "ERR_INVALID_FILE");
   } catch (error) {
-    throw new InvalidFile(`its header is not JSON (${(error as Error).message})`);
+    throw new InvalidFile(error instanceof RevNetError ? error.message : "its header is not UTF-8");
   }
   if (!isObject(header)) throw new InvalidFile("its header is not a JSON object");
   const entries: Entry[] = [];

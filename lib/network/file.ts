@@ -3,6 +3,7 @@
  * metadata. The tensors alone load into a PyTorch module of the same structure, and its state_dict loads here.
  */
 import { RevNetError } from "../errors.js";
+import { parseJson } from "../files/json.js";
 import { readSafetensors, type Tensor, writeSafetensors } from "../formats/safetensors.js";
 import { describe } from "../validation.js";
 import type { ParameterTensor } from "./host.js";
@@ -106,10 +107,4 @@ function modelTensors(tensors: ReadonlyMap<string, Tensor>, what: string): Model
   return found;
 }
 
-function parse(text: string, what: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new RevNetError("ERR_INVALID_FILE", `${what} is not JSON: ${(error as Error).message}`);
-  }
-}
+const parse = (text: string, what: string): unknown => parseJson(text, what, "ERR_INVALID_FILE");

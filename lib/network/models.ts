@@ -5,6 +5,8 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { RevNetError } from "../errors.js";
+import { parseJson } from "../files/json.js";
+import { decodeText, readFileSync } from "../files/open.js";
 import { packageRoot } from "../package.js";
 import { describe, unknownMessage } from "../validation.js";
 import { checkSpec, type NetworkSpec, SPEC_KEYS } from "./spec.js";
@@ -80,20 +82,8 @@ function locate(name: string, from: string): string {
 }
 
 function parse(file: string): Definition {
-  let text: string;
-  try {
-    const { size } = fs.statSync(file);
-    if (size > MAX_FILE_BYTES) throw new Error(`${size} bytes are more than a model's ${MAX_FILE_BYTES}`);
-    text = fs.readFileSync(file, "utf8");
-  } catch (error) {
-    throw new RevNetError("ERR_FILE", `model file '${file}' cannot be read: ${(error as Error).message}`, { cause: error });
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new RevNetError("ERR_INVALID_SPEC", `model file '${file}' is not JSON: ${(error as Error).message}`, { cause: error });
-  }
+  const text = decodeText(readFileSync(file, { what: "model file", limit: MAX_FILE_BYTES }));
+  const value = parseJson(text, `model file '${file}'`, "ERR_INVALID_SPEC");
   if (value === null || typeof value !== "object" || Array.isArray(value))
     throw new RevNetError("ERR_INVALID_SPEC", `model file '${file}': expected an object with the keys ${SPEC_KEYS.join(", ")}`);
   return value as Definition;

@@ -1,8 +1,7 @@
 /** The page around a report's content: one file that refers to no other, and that forbids itself to. */
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import path from "node:path";
-import { RevNetError } from "../errors.js";
+import { decodeText, readFile } from "../files/open.js";
 import { packageRoot } from "../package.js";
 import type { Chart } from "./charts.js";
 import { Html, html, inlineJson } from "./html.js";
@@ -12,10 +11,10 @@ export function chartFigure({ id, title, note }: Chart): Html {
   return html`<figure class="chart" id="chart-${id}"><figcaption><b>${title}</b> ${note}</figcaption><div class="plot"></div></figure>\n`;
 }
 
+const MAX_ASSET_BYTES = 2 ** 24;
+
 async function asset(file: string): Promise<string> {
-  return readFile(file, "utf8").catch((cause: Error) => {
-    throw new RevNetError("ERR_FILE", `a file of the package cannot be read (reinstall it): ${cause.message}`, { cause });
-  });
+  return decodeText(await readFile(file, { what: "file of the package (reinstall it)", limit: MAX_ASSET_BYTES }));
 }
 
 /**

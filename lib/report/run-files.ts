@@ -1,8 +1,8 @@
 /** Reads the files of a run. They may come from anywhere: what a report shows of them is checked here. */
-import { createReadStream } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
 import path from "node:path";
 import { RevNetError } from "../errors.js";
+import { parseJson, readJson } from "../files/json.js";
+import { isAbsent, OpenFile } from "../files/open.js";
 import type { MemoryReport } from "../native/index.js";
 import type { Analysis } from "./analysis.js";
 import { type Check, count, flag, list, nullable, number, record, text } from "./checks.js";
@@ -159,7 +159,7 @@ function analysis(value: unknown, where: string): Analysis {
  *   writes; both name the file
  */
 export async function readRun(folder: string): Promise<RunFiles> {
-  const settings = await readJson(path.join(folder, "config.json"));
+  const settings = await unlessAbsent(readRunJson(path.join(folder, "config.json")));
   if (settings === undefined) throw noRun(folder, "config.json");
   const summed = await readChecked(path.join(folder, "summary.json"), summary);
   return {
@@ -178,57 +178,50 @@ function noRun(folder: string, missing: string): RevNetError {
 }
 
 async function readChecked<T>(file: string, check: Check<T>): Promise<T | undefined> {
-  const value = await readJson(file);
+  const value = await unlessAbsent(readRunJson(file));
   return value === undefined ? undefined : check(value, file);
 }
 
-/** undefined where there is no such file */
-async function readJson(file: string): Promise<unknown> {
-  const source = await readable(file, () => readFile(file, "utf8"), MAX_FILE_BYTES);
-  if (source === undefined) return undefined;
-  try {
-    return JSON.parse(source);
-  } catch (cause) {
-    throw new RevNetError("ERR_INVALID_FILE", `'${file}' is not JSON: ${(cause as Error).message}`, { cause });
-  }
-}
+const readRunJson = (file: string): Promise<unknown> => readJson(file, "ERR_INVALID_FILE", { limit: MAX_FILE_BYTES });
 
-/** What `read` gives, undefined where there is no such file. Devices and pipes, on which reading might never end, are refused. */
-async function readable<T>(file: string, read: () => Promise<T>, limit = Number.POSITIVE_INFINITY): Promise<T | undefined> {
+/** undefined where there is no such file */
+async function unlessAbsent<T>(reading: Promise<T>): Promise<T | undefined> {
   try {
-    const { size, isFile } = await stat(file).then((stats) => ({ size: stats.size, isFile: stats.isFile() }));
-    if (!isFile) throw new Error("it is not a file");
-    if (size > limit) throw new Error(`its ${size} bytes are more than ${limit}`);
-    return await read();
-  } catch (cause) {
-    if (cause instanceof RevNetError) throw cause;
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw new RevNetError("ERR_FILE", `cannot read '${file}': ${(cause as Error).message}`, { cause });
+    return await reading;
+  } catch (error) {
+    if (isAbsent(error)) return undefined;
+    throw error;
   }
 }
 
 async function readMetrics(folder: string): Promise<Rows & Pick<RunFiles, "torn">> {
   const file = path.join(folder, "metrics.jsonl");
-  const metrics = await readable(file, async () => {
+  const opened = await unlessAbsent(OpenFile.open(file));
+  if (!opened) throw noRun(folder, "metrics.jsonl");
+  try {
     const rows = { ...noRows(), torn: false };
     let lineNumber = 0;
-    for await (const { line, complete } of lines(file)) {
+    for await (const { line, complete } of lines(opened)) {
       const where = `${file}:${++lineNumber}`;
-      let value: unknown;
-      try {
-        value = JSON.parse(line);
-      } catch (cause) {
-        // Zero bytes are what some file systems leave at the end after a power cut.
-        if (!complete || /^\0+$/.test(line)) rows.torn = true;
-        else throw new RevNetError("ERR_INVALID_FILE", `${where} is not JSON: ${(cause as Error).message}`, { cause });
-        break;
-      }
-      take(rows, value, where);
+      // Zero bytes are what some file systems leave at the end after a power cut.
+      rows.torn = !complete || /^\0+$/.test(line);
+      if (rows.torn && !isJson(line)) break;
+      rows.torn = false;
+      take(rows, parseJson(line, where, "ERR_INVALID_FILE"), where);
     }
     return rows;
-  });
-  if (!metrics) throw noRun(folder, "metrics.jsonl");
-  return metrics;
+  } finally {
+    await opened.close();
+  }
+}
+
+function isJson(line: string): boolean {
+  try {
+    parseJson(line, "a line", "ERR_INVALID_FILE");
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** What a report shows of the lines of metrics.jsonl. */
@@ -264,13 +257,14 @@ function take({ steps, validations, verifications, brokenImages }: Rows, value: 
 }
 
 /** The lines of a file; `complete`: it ends with a line break. */
-async function* lines(file: string): AsyncGenerator<{ line: string; complete: boolean }> {
+async function* lines(opened: OpenFile): AsyncGenerator<{ line: string; complete: boolean }> {
+  const decoder = new TextDecoder();
   let rest = "";
-  for await (const piece of createReadStream(file, "utf8")) {
-    const parts = (rest + piece).split("\n");
+  for await (const piece of opened.pieces()) {
+    const parts = (rest + decoder.decode(piece, { stream: true })).split("\n");
     rest = parts.pop()!;
     if (rest.length > MAX_LINE_BYTES)
-      throw new RevNetError("ERR_INVALID_FILE", `'${file}' has a line of more than ${MAX_LINE_BYTES} characters`);
+      throw new RevNetError("ERR_INVALID_FILE", `'${opened.file}' has a line of more than ${MAX_LINE_BYTES} characters`);
     for (const line of parts) yield { line, complete: true };
   }
   if (rest !== "") yield { line: rest, complete: false };

@@ -5,6 +5,7 @@
  */
 import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
+import { parseJson } from "../files/json.js";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.js";
 import { CHECKPOINT_FORMAT, MOMENTUM_PREFIX, modelMetadata } from "../network/file.js";
 import type { ParameterTensor } from "../network/host.js";
@@ -127,9 +128,9 @@ async function firstNotFinite(tensors: Tensors): Promise<string | undefined> {
   return undefined;
 }
 
-function parse(text: string | undefined): unknown {
+function parse(text = ""): unknown {
   try {
-    return JSON.parse(text ?? "");
+    return parseJson(text, "metadata", "ERR_INVALID_FILE");
   } catch {
     return undefined;
   }

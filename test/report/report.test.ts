@@ -256,7 +256,7 @@ describe("reports", function () {
       await rm(file("a", "metrics.jsonl"));
       expect(await rejection(readRun(file("a")), "ERR_FILE")).to.include("metrics.jsonl");
       await mkdir(file("a", "metrics.jsonl"));
-      expect(await rejection(readRun(file("a")), "ERR_FILE")).to.include("not a file");
+      expect(await rejection(readRun(file("a")), "ERR_FILE")).to.include("is a folder, expected a regular file");
     });
 
     const damaged: [string, string, RegExp][] = [
