@@ -110,12 +110,12 @@ export function inferenceProgram(
   options: Omit<ProgramOptions, "activations">,
 ): StepProgram {
   const r = new Recorder(topology, buffers, { ...options, statistics: "running" });
-  const batch = recordBatch(r, options.source);
   const result = recordResults(r);
+  const batch = recordBatch(r, options.source);
   // Reversible blocks in place are also the cheapest where nothing has to be kept.
   recordForward(r, batch.images, result.logits, "reversible");
   recordLoss(r, result, batch.labels);
-  return { ...result, n: r.n, inputs: batch.inputs, outOfRange: r.outOfRange, locals: r.locals, ops: r.ops };
+  return { ...result, n: r.n, inputs: batch.inputs, locals: r.locals, ops: r.ops };
 }
 
 export function reconstructProgram(
@@ -152,23 +152,28 @@ export function reconstructProgram(
 
 type Results = Pick<StepProgram, "logits" | "loss" | "correct">;
 
-function recordResults(r: Recorder): Results {
+/**
+ * The first pinned buffers of a step. It gives loss, correct and outOfRange, and takes outOfRange and what is pinned after it: each is
+ * one copy.
+ */
+function recordResults(r: Recorder): Results & Pick<StepProgram, "outOfRange"> {
   return {
     logits: r.pinned("logits", "real", r.n * r.topology.spec.classes),
     loss: r.pinned("loss", "real", 1),
     correct: r.pinned("correct", "index", 1),
+    outOfRange: r.outOfRange,
   };
 }
 
 /** Images to loss to gradients. */
 function recordGradients(r: Recorder, options: ProgramOptions): Omit<StepProgram, keyof Program> {
-  const batch = recordBatch(r, options.source);
   const result = recordResults(r);
+  const batch = recordBatch(r, options.source);
   const forward = recordForward(r, batch.images, result.logits, options.activations);
   const logitsGradient = r.local("logits.gradient", "real", r.n * r.topology.spec.classes);
   recordLoss(r, result, batch.labels, logitsGradient);
   recordBackward(r, forward, logitsGradient);
-  return { ...result, n: r.n, inputs: batch.inputs, outOfRange: r.outOfRange };
+  return { ...result, n: r.n, inputs: batch.inputs };
 }
 
 function recordLoss(r: Recorder, { logits, loss, correct }: Results, labels: BufferId, dx?: BufferId): void {

@@ -28,8 +28,7 @@ export class Recorder implements Program {
   readonly ops: Op[] = [];
   readonly n: number;
   readonly statistics: StatisticsSource;
-  /** [1] elements that left the fixed-point range; undefined where streams are real. */
-  readonly outOfRange: BufferId | undefined;
+  private outOfRangeCount: BufferId | undefined;
   private readonly streamType: ElementType;
   private readonly firstLocal: number;
 
@@ -43,7 +42,12 @@ export class Recorder implements Program {
     this.statistics = options.statistics;
     this.firstLocal = buffers.records.length;
     this.streamType = topology.spec.kind === "revnet" && options.streams === "fixed" ? "fixed" : "real";
-    if (this.streamType === "fixed") this.outOfRange = this.pinned("outOfRange", "index", 1);
+  }
+
+  /** [1] elements that left the fixed-point range; undefined where streams are real. */
+  get outOfRange(): BufferId | undefined {
+    if (this.streamType === "fixed") this.outOfRangeCount ??= this.pinned("outOfRange", "index", 1);
+    return this.outOfRangeCount;
   }
 
   emit(op: Op): void {
@@ -55,7 +59,10 @@ export class Recorder implements Program {
     return this.addLocal({ name, type, elements, category: "activations" });
   }
 
-  /** A local that JavaScript writes before a run or reads after it: alive during the whole program. */
+  /**
+   * A local that JavaScript writes before a run or reads after it: alive during the whole program. They lie in memory in the order in
+   * which they are made, and neighbours are read, or written, in one copy.
+   */
   pinned(name: string, type: ElementType, elements: number): BufferId {
     return this.addLocal({ name, type, elements, category: "activations", pinned: true });
   }

@@ -137,7 +137,7 @@ Napi::Value SessionObject::run(const Napi::CallbackInfo& info) {
   return post(
       info.Env(),
       [program, inputs = std::move(inputs), outputs = std::move(outputs)](Session& session, const std::atomic<bool>& cancelled) {
-        return session.run(program, inputs, outputs, cancelled);
+        return session.start(program, inputs, outputs, cancelled);
       },
       toList);
 }
@@ -149,7 +149,7 @@ Napi::Value SessionObject::read(const Napi::CallbackInfo& info) {
       [id](Session& session, const std::atomic<bool>&) {
         std::vector<HostArray> results;
         results.push_back(session.read(id));
-        return results;
+        return readyResults(std::move(results));
       },
       toSingle);
 }
@@ -160,7 +160,7 @@ Napi::Value SessionObject::write(const Napi::CallbackInfo& info) {
       info.Env(),
       [id, values = readValues(Reader(info[1], "values"))](Session& session, const std::atomic<bool>&) {
         session.write(id, values);
-        return std::vector<HostArray>();
+        return readyResults({});
       },
       toNothing);
 }

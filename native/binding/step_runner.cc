@@ -1,5 +1,6 @@
 #include "step_runner.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <set>
 #include <string>
@@ -112,15 +113,29 @@ void StepRunner::join() {
 }
 
 void StepRunner::loop() {
+  // Until another job comes or results are there. Short beside any step; in training both jobs are under way nearly all the time,
+  // and then the thread sleeps until the first has ended.
+  constexpr auto kLook = std::chrono::microseconds(100);
   std::unique_lock lock(mutex_);
+  const size_t most = session_ && session_->backend().runsAhead() ? kUnderWay : 1;
+  const auto canStart = [&] { return !queue_.empty() && visitors_ == 0 && started_.size() < most; };
+  const auto wakes = [&] { return cancelled_ || canStart(); };
   for (;;) {
-    wake_.wait(lock, [&] { return cancelled_ || (!queue_.empty() && visitors_ == 0); });
+    if (started_.empty())
+      wake_.wait(lock, wakes);
+    else
+      while (!wakes() && started_.size() < most && !started_.front().results->ready()) wake_.wait_for(lock, kLook);
     if (cancelled_) break;
-    Job job = std::move(queue_.front());
-    queue_.pop_front();
     running_ = true;
-    lock.unlock();
-    execute(std::move(job));
+    if (canStart()) {
+      Job job = std::move(queue_.front());
+      queue_.pop_front();
+      lock.unlock();
+      start(std::move(job));
+    } else {
+      lock.unlock();
+      finish();
+    }
     lock.lock();
     running_ = false;
     wake_.notify_all();
@@ -128,29 +143,58 @@ void StepRunner::loop() {
   std::deque<Job> overtaken = std::exchange(queue_, {});
   std::unique_ptr<Session> session = std::exchange(session_, nullptr);
   lock.unlock();
-  session.reset();  // first, so that whoever is told finds the memory freed
+  for (Started& each : started_) each.results.reset();  // they need the session
+  session.reset();                                      // first, so that whoever is told finds the memory freed
   if (silent_) return;
+  for (const Started& each : started_) each.done({}, std::make_exception_ptr(disposed()));
   for (const Job& job : overtaken) job.done({}, std::make_exception_ptr(disposed()));
   if (onExit_) onExit_();
 }
 
-// `job` and what it holds end here, before the results of the next one are due.
-void StepRunner::execute(Job job) {
+namespace {
+
+// The failure of a job that did not even start.
+class Failed final : public PendingResults {
+ public:
+  explicit Failed(std::exception_ptr failure) : failure_(std::move(failure)) {}
+  bool ready() override { return true; }
+  std::vector<HostArray> take() override { std::rethrow_exception(failure_); }
+
+ private:
+  std::exception_ptr failure_;
+};
+
+}  // namespace
+
+// `job` and what it holds end here.
+void StepRunner::start(Job job) {
+  std::unique_ptr<PendingResults> results;
+  try {
+    results = job.work(*session_, cancelled_);
+  } catch (...) {
+    results = std::make_unique<Failed>(std::current_exception());
+  }
+  started_.push_back({std::move(results), std::move(job.done)});
+  const std::lock_guard lock(mutex_);
+  takeReports();
+}
+
+// Waits for the results of the job that was started first, and hands them over.
+void StepRunner::finish() {
+  Started first = std::move(started_.front());
+  started_.pop_front();
   std::vector<HostArray> results;
   std::exception_ptr failure;
   try {
-    results = job.work(*session_, cancelled_);
+    results = first.results->take();
     // A cancelled replay leaves its buffers undefined: there is no result.
     requireActive();
   } catch (...) {
     failure = std::current_exception();
     results.clear();
   }
-  {
-    const std::lock_guard lock(mutex_);
-    takeReports();  // first, so that whoever is told finds them new
-  }
-  if (!silent_) job.done(std::move(results), failure);
+  first.results.reset();
+  if (!silent_) first.done(std::move(results), failure);
 }
 
 }  // namespace revnet

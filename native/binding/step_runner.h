@@ -1,4 +1,7 @@
 // One thread that works on one session, in the order of the calls. Knows nothing of Node-API, so that it can be tested alone.
+//
+// Where the session's device runs ahead, up to kUnderWay jobs are: one is started while the results of the one before it are on
+// their way, so that the device goes from one to the next without waiting for the host.
 #pragma once
 
 #include <atomic>
@@ -17,8 +20,9 @@ namespace revnet {
 
 class StepRunner {
  public:
-  // Runs on the step thread. Long work returns early, with any result, once `cancelled` is true.
-  using Work = std::function<std::vector<HostArray>(Session& session, const std::atomic<bool>& cancelled)>;
+  // Runs on the step thread, and returns what its results will be. Long work returns early, with any result, once `cancelled` is
+  // true.
+  using Work = std::function<std::unique_ptr<PendingResults>(Session& session, const std::atomic<bool>& cancelled)>;
   // Called once for each posted job, on the step thread, with its results or with what was thrown (Error ERR_DISPOSED for
   // jobs that stop() overtook). Must not throw.
   using Done = std::function<void(std::vector<HostArray> results, std::exception_ptr failure)>;
@@ -32,7 +36,7 @@ class StepRunner {
   void onExit(std::function<void()> callback) { onExit_ = std::move(callback); }
   void post(Work work, Done done);
 
-  // Calls `function(session)` on the calling thread, after the running job and before the queued ones.
+  // Calls `function(session)` on the calling thread, after what the step thread is at and before the queued jobs.
   template <class Function>
   auto withSession(Function function) {
     std::unique_lock lock(mutex_);
@@ -65,15 +69,23 @@ class StepRunner {
     Work work;
     Done done;
   };
+  // A job whose results are on their way.
+  struct Started {
+    std::unique_ptr<PendingResults> results;
+    Done done;
+  };
+  static constexpr size_t kUnderWay = 2;
   friend class RunningSteps;
 
   void takeReports() noexcept;
   void loop();
-  void execute(Job job);
+  void start(Job job);
+  void finish();
 
   std::mutex mutex_;  // guards everything below but the session while running_
   std::condition_variable wake_;
   std::deque<Job> queue_;
+  std::deque<Started> started_;       // the step thread's alone
   std::unique_ptr<Session> session_;  // the step thread's while running_, else whoever holds mutex_
   bool running_ = false;
   int visitors_ = 0;  // threads in withSession that wait for the running job

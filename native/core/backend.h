@@ -42,6 +42,16 @@ class Replay {
   virtual void run(const std::atomic<bool>& cancelled) = 0;
 };
 
+// A copy to the host that has been asked for.
+class Download {
+ public:
+  virtual ~Download() = default;
+  // Whether wait() would return at once.
+  virtual bool ready() = 0;
+  // The bytes, there for as long as this is. Throws what went wrong before the copy.
+  virtual const std::byte* wait() = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -58,6 +68,11 @@ class Backend {
   // The host's memory may be changed once upload returns, and read once download does.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   virtual void download(void* to, const void* from, size_t bytes) = 0;
+  // Copies the memory as it is after all that was asked for before, whatever is asked for next. Waits, unless runsAhead().
+  virtual std::unique_ptr<Download> beginDownload(const void* from, size_t bytes);
+  // Whether a replay's run() and beginDownload() of a few bytes return before the device has done them, so that the next run can be
+  // asked for meanwhile.
+  virtual bool runsAhead() const { return false; }
   virtual void fill(void* to, std::byte value, size_t bytes) = 0;
   // Waits for all that was asked for, and throws what went wrong meanwhile.
   virtual void finish() {}

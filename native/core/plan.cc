@@ -75,11 +75,15 @@ struct Lifetime {
 struct Placement {
   size_t id, bytes, offset;
   Lifetime lifetime;
+  bool pinned;
 };
 
-// Largest first, each at the lowest offset where it meets no other that is alive with it.
+// Each at the lowest offset where it meets no other that is alive with it. Pinned ones, alive all the time, come first in the order
+// of the table, so that what a run takes and what it gives can lie side by side; then the others, largest first.
 void place(std::vector<Placement>& placements, Plan& plan) {
-  std::stable_sort(placements.begin(), placements.end(), [](const Placement& a, const Placement& b) { return a.bytes > b.bytes; });
+  std::stable_sort(placements.begin(), placements.end(), [](const Placement& a, const Placement& b) {
+    return a.pinned != b.pinned ? a.pinned : !a.pinned && a.bytes > b.bytes;
+  });
   std::vector<const Placement*> placed;  // by offset
   for (Placement& next : placements) {
     size_t offset = 0;
@@ -196,7 +200,7 @@ Plan planProgram(const std::vector<BufferSpec>& table, size_t firstLocal, std::v
   for (size_t id = firstLocal; id < table.size(); ++id) {
     if (table[id].parent >= 0 || lifetimes[id].first < 0) continue;
     const size_t bytes = alignUp(static_cast<size_t>(table[id].elements) * backend.elementBytes(table[id].type));
-    placements.push_back({id, bytes, 0, lifetimes[id]});
+    placements.push_back({id, bytes, 0, lifetimes[id], table[id].pinned});
   }
   plan.liveBytes = peakLiveBytes(placements, ops.size());
   place(placements, plan);

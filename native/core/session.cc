@@ -1,7 +1,8 @@
 #include "session.h"
 
-#include <cmath>
+#include <algorithm>
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <string>
 
@@ -118,8 +119,123 @@ void Session::bind(Program& program) {
   program.replay = backend_->record(program.ops, memory);
 }
 
-std::vector<HostArray> Session::run(size_t index, const std::vector<Input>& inputs, const std::vector<size_t>& outputs,
-                                    const std::atomic<bool>& cancelled) {
+namespace {
+
+class ReadyResults final : public PendingResults {
+ public:
+  explicit ReadyResults(std::vector<HostArray> results) : results_(std::move(results)) {}
+  bool ready() override { return true; }
+  std::vector<HostArray> take() override { return std::move(results_); }
+
+ private:
+  std::vector<HostArray> results_;
+};
+
+// Numbers of the items in the order of their addresses.
+template <class AddressOf>
+std::vector<size_t> byAddress(size_t count, const AddressOf& addressOf) {
+  std::vector<size_t> order(count);
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return std::less<>()(addressOf(a), addressOf(b)); });
+  return order;
+}
+
+}  // namespace
+
+std::unique_ptr<PendingResults> readyResults(std::vector<HostArray> results) {
+  return std::make_unique<ReadyResults>(std::move(results));
+}
+
+// A copy of [start, start + bytes), which moves the buffers `from` to `to` - 1 of a list.
+struct Session::Span {
+  std::byte* start;
+  size_t bytes, from, to;
+};
+
+// The fewest copies that move `count` buffers in the order of their addresses, idOf(0) and so on: neighbours that nothing but
+// alignment parts go together. Only whole buffers of the arena, since beside a view, or a buffer of the session, lies what belongs
+// to others; and only small ones, since others are worth a copy of their own.
+template <class IdOf>
+std::vector<Session::Span> Session::spans(const Program& program, const IdOf& idOf, size_t count) const {
+  constexpr size_t kSmall = 64 << 10;
+  const auto bytesOf = [&](size_t id) {
+    return static_cast<size_t>(program.table[id].elements) * backend_->elementBytes(program.table[id].type);
+  };
+  const auto joins = [&](size_t id) { return id >= program.firstLocal && program.table[id].parent < 0 && bytesOf(id) <= kSmall; };
+  std::vector<Span> spans;
+  for (size_t i = 0; i < count; ++i) {
+    std::byte* const at = program.memory.addresses[idOf(i)];
+    const bool next = i > 0 && joins(idOf(i - 1)) && joins(idOf(i)) && spans.back().start + alignUp(spans.back().bytes) == at;
+    if (!next) spans.push_back({at, 0, i, i});
+    Span& span = spans.back();
+    span.bytes = static_cast<size_t>(at - span.start) + bytesOf(idOf(i));
+    span.to = i + 1;
+  }
+  return spans;
+}
+
+// A run that was started, and the copies of its outputs.
+class Session::Run final : public PendingResults {
+ public:
+  Run(const Session& session, const Program& program, const std::vector<size_t>& outputs)
+      : session_(session), places_(outputs.size()) {
+    for (const size_t id : outputs) specs_.push_back(program.table[id]);
+    const auto addressOf = [&](size_t output) { return program.memory.addresses[outputs[output]]; };
+    const std::vector<size_t> order = byAddress(outputs.size(), addressOf);
+    for (const Span& span : session.spans(
+             program, [&](size_t i) { return outputs[order[i]]; }, order.size())) {
+      for (size_t i = span.from; i < span.to; ++i)
+        places_[order[i]] = {downloads_.size(), static_cast<size_t>(addressOf(order[i]) - span.start)};
+      downloads_.push_back(session.backend_->beginDownload(span.start, span.bytes));
+    }
+  }
+
+  // Copies are made in their order.
+  bool ready() override { return downloads_.empty() || downloads_.back()->ready(); }
+
+  std::vector<HostArray> take() override {
+    if (downloads_.empty()) session_.backend_->finish();
+    std::vector<HostArray> results;
+    for (size_t i = 0; i < specs_.size(); ++i)
+      results.push_back(fromMachine(*session_.backend_, specs_[i], [&](void* to, size_t bytes) {
+        std::memcpy(to, downloads_[places_[i].download]->wait() + places_[i].offset, bytes);
+      }));
+    return results;
+  }
+
+ private:
+  struct Place {
+    size_t download, offset;  // in bytes
+  };
+  const Session& session_;
+  std::vector<BufferSpec> specs_;
+  std::vector<Place> places_;  // of each output
+  std::vector<std::unique_ptr<Download>> downloads_;
+};
+
+void Session::uploadAll(const Program& program, const std::vector<Input>& inputs) {
+  const auto addressOf = [&](size_t input) { return program.memory.addresses[inputs[input].id]; };
+  const std::vector<size_t> order = byAddress(inputs.size(), addressOf);
+  for (const Span& span : spans(
+           program, [&](size_t i) { return inputs[order[i]].id; }, order.size())) {
+    const Input& first = inputs[order[span.from]];
+    if (span.to == span.from + 1) {
+      upload(program.table[first.id], span.start, first.values);
+      continue;
+    }
+    std::vector<std::byte> block(span.bytes);
+    for (size_t i = span.from; i < span.to; ++i) {
+      const Input& input = inputs[order[i]];
+      std::byte* const to = block.data() + (addressOf(order[i]) - span.start);
+      toMachine(*backend_, program.table[input.id], input.values,
+                [&](const void* data, size_t bytes) { std::memcpy(to, data, bytes); });
+    }
+    backend_->upload(span.start, block.data(), block.size());
+  }
+}
+
+std::unique_ptr<PendingResults> Session::start(size_t index, const std::vector<Input>& inputs, const std::vector<size_t>& outputs,
+                                               const std::atomic<bool>& cancelled) {
   if (index >= programs_.size()) throw invalid("there is no program " + std::to_string(index));
   Program& program = *programs_[index];
   // Unknown buffers are refused before anything is changed.
@@ -138,12 +254,22 @@ std::vector<HostArray> Session::run(size_t index, const std::vector<Input>& inpu
   if (poison_)
     for (const Allocation& each : {arena_, workspace_})
       if (each.bytes > 0) backend_->fill(each.memory, std::byte{0xFF}, each.bytes);
-  for (const Input& input : inputs) upload(program.table[input.id], program.memory.addresses[input.id], input.values);
+  uploadAll(program, inputs);
   program.replay->run(cancelled);
-  if (outputs.empty()) backend_->finish();
-  std::vector<HostArray> results;
-  for (const size_t id : outputs) results.push_back(download(program.table[id], program.memory.addresses[id]));
-  return results;
+  return std::make_unique<Run>(*this, program, outputs);
+}
+
+std::vector<HostArray> Session::run(size_t program, const std::vector<Input>& inputs, const std::vector<size_t>& outputs,
+                                    const std::atomic<bool>& cancelled) {
+  return start(program, inputs, outputs, cancelled)->take();
+}
+
+void Session::upload(const BufferSpec& spec, std::byte* to, const HostArray& values) {
+  toMachine(*backend_, spec, values, [&](const void* data, size_t bytes) { backend_->upload(to, data, bytes); });
+}
+
+HostArray Session::download(const BufferSpec& spec, const std::byte* from) const {
+  return fromMachine(*backend_, spec, [&](void* to, size_t bytes) { backend_->download(to, from, bytes); });
 }
 
 HostArray Session::read(size_t id) const {
@@ -154,84 +280,6 @@ HostArray Session::read(size_t id) const {
 void Session::write(size_t id, const HostArray& values) {
   if (id >= buffers_.size()) throw invalid("there is no buffer " + std::to_string(id));
   upload(buffers_[id], addresses_[id], values);
-}
-
-namespace {
-
-template <class To, class From>
-std::vector<To> convert(const std::vector<From>& values) {
-  return std::vector<To>(values.begin(), values.end());
-}
-
-template <class T>
-std::vector<T> toFixed(const std::vector<double>& values, int fractionBits, const std::string& name) {
-  std::vector<T> fixed(values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    // The range is [-512, 512) whatever the step: 2^9.
-    const double steps = std::nearbyint(std::ldexp(values[i], fractionBits)), bound = std::ldexp(512.0, fractionBits);
-    if (!(steps >= -bound && steps < bound))
-      throw invalid("buffer '" + name + "': a fixed-point stream takes values from -512 up to, not including, 512");
-    fixed[i] = static_cast<T>(steps);
-  }
-  return fixed;
-}
-
-template <class T>
-std::vector<double> fromFixed(const std::vector<T>& fixed, int fractionBits) {
-  std::vector<double> values(fixed.size());
-  for (size_t i = 0; i < fixed.size(); ++i) values[i] = std::ldexp(static_cast<double>(fixed[i]), -fractionBits);
-  return values;
-}
-
-}  // namespace
-
-void Session::upload(const BufferSpec& spec, std::byte* to, const HostArray& values) {
-  const size_t count = std::visit([](const auto& v) { return v.size(); }, values);
-  if (count != static_cast<size_t>(spec.elements))
-    throw invalid("buffer '" + spec.name + "': expected " + std::to_string(spec.elements) + " values, got " +
-                  std::to_string(count));
-  const size_t elementBytes = backend_->elementBytes(spec.type);
-  const auto send = [&](const auto& data) { backend_->upload(to, data.data(), data.size() * sizeof(data[0])); };
-  const auto refuse = [&](const char* expected) { return invalid("buffer '" + spec.name + "': expected " + expected); };
-
-  switch (spec.type) {
-    case ElementType::Real:
-      if (const auto* f = std::get_if<std::vector<float>>(&values)) return elementBytes == 4 ? send(*f) : send(convert<double>(*f));
-      if (const auto* d = std::get_if<std::vector<double>>(&values)) return elementBytes == 8 ? send(*d) : send(convert<float>(*d));
-      throw refuse("a Float32Array or Float64Array");
-    case ElementType::Fixed:
-      if (const auto* d = std::get_if<std::vector<double>>(&values)) {
-        if (elementBytes == 4) return send(toFixed<int32_t>(*d, backend_->fractionBits(), spec.name));
-        return send(toFixed<int64_t>(*d, backend_->fractionBits(), spec.name));
-      }
-      throw refuse("a Float64Array");
-    case ElementType::Index:
-      if (const auto* i = std::get_if<std::vector<int32_t>>(&values)) return send(*i);
-      throw refuse("an Int32Array");
-    case ElementType::Byte:
-      if (const auto* b = std::get_if<std::vector<uint8_t>>(&values)) return send(*b);
-      throw refuse("a Uint8Array");
-  }
-}
-
-HostArray Session::download(const BufferSpec& spec, const std::byte* from) const {
-  const auto count = static_cast<size_t>(spec.elements);
-  const auto fetch = [&](auto values) {
-    backend_->download(values.data(), from, count * sizeof(values[0]));
-    return values;
-  };
-  const size_t elementBytes = backend_->elementBytes(spec.type);
-  switch (spec.type) {
-    case ElementType::Real:
-      if (elementBytes == 4) return fetch(std::vector<float>(count));
-      return fetch(std::vector<double>(count));
-    case ElementType::Fixed:
-      if (elementBytes == 4) return fromFixed(fetch(std::vector<int32_t>(count)), backend_->fractionBits());
-      return fromFixed(fetch(std::vector<int64_t>(count)), backend_->fractionBits());
-    case ElementType::Index: return fetch(std::vector<int32_t>(count));
-    case ElementType::Byte: break;
-  }
-  return fetch(std::vector<uint8_t>(count));
 }
 
 }  // namespace revnet

@@ -6,17 +6,25 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <variant>
 #include <vector>
 
 #include "backend.h"
+#include "host_array.h"
 #include "plan.h"
 
 namespace revnet {
 
-// Numbers on their way to or from JavaScript. A `real` buffer takes float or double and gives the backend's own; a `fixed`
-// one takes and gives doubles in the stream's units (exact: neither needs more than 53 bits).
-using HostArray = std::variant<std::vector<float>, std::vector<double>, std::vector<int32_t>, std::vector<uint8_t>>;
+// Results that may be on their way.
+class PendingResults {
+ public:
+  virtual ~PendingResults() = default;
+  // Whether take() would return at once.
+  virtual bool ready() = 0;
+  // Once. Waits; throws what went wrong on the way.
+  virtual std::vector<HostArray> take() = 0;
+};
+// Results that are there.
+std::unique_ptr<PendingResults> readyResults(std::vector<HostArray> results);
 
 struct MemoryReport {
   std::array<size_t, kCategories> categories{};  // bytes by Category
@@ -46,7 +54,12 @@ class Session {
     size_t id;
     HostArray values;
   };
-  // Writes the inputs, runs, and returns the outputs (ids of session buffers or of the program's pinned buffers).
+  // Writes the inputs, runs, and reads the outputs (ids of session buffers or of the program's pinned buffers) as the run leaves
+  // them. Where backend().runsAhead(), it may return before; the session may be used meanwhile, and what is asked of it comes
+  // after. The results must not outlive the session. Inputs, and outputs, that lie side by side in the arena are one copy: the plan
+  // places pinned buffers in their order.
+  std::unique_ptr<PendingResults> start(size_t program, const std::vector<Input>& inputs, const std::vector<size_t>& outputs,
+                                        const std::atomic<bool>& cancelled);
   std::vector<HostArray> run(size_t program, const std::vector<Input>& inputs, const std::vector<size_t>& outputs,
                              const std::atomic<bool>& cancelled);
 
@@ -61,6 +74,8 @@ class Session {
 
  private:
   struct Program;
+  class Run;
+  struct Span;
   struct Allocation {
     void* memory = nullptr;
     size_t bytes = 0;
@@ -71,6 +86,9 @@ class Session {
   void grow(Allocation& allocation, size_t bytes, size_t& counted);
   HostArray download(const BufferSpec& spec, const std::byte* from) const;
   void upload(const BufferSpec& spec, std::byte* to, const HostArray& values);
+  void uploadAll(const Program& program, const std::vector<Input>& inputs);
+  template <class IdOf>
+  std::vector<Span> spans(const Program& program, const IdOf& idOf, size_t count) const;
 
   std::unique_ptr<Backend> backend_;
   bool poison_;

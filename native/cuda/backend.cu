@@ -136,6 +136,11 @@ class CudaBackend final : public Backend {
 
   void upload(void* to, const void* from, size_t bytes) override { use().staging.upload(to, from, bytes); }
   void download(void* to, const void* from, size_t bytes) override { use().staging.download(to, from, bytes); }
+  std::unique_ptr<Download> beginDownload(const void* from, size_t bytes) override {
+    if (auto small = use().staging.beginDownload(from, bytes)) return small;
+    return Backend::beginDownload(from, bytes);
+  }
+  bool runsAhead() const override { return true; }
   void fill(void* to, std::byte value, size_t bytes) override {
     check(cudaMemsetAsync(to, std::to_integer<int>(value), bytes, use().stream.get()), "fill");
   }

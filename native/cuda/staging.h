@@ -1,11 +1,13 @@
 // Copies between ordinary host memory and the device by way of pinned memory, which the copy engine reads and writes without
-// the processor. Each direction has two halves, so that one is filled or emptied while the other is on its way.
+// the processor. Each direction has two halves, so that one is filled or emptied while the other is on its way. What a step gives
+// is a few bytes and goes to slots of its own, so that the next step can be started before they have arrived.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 
+#include "core/backend.h"
 #include "cuda/handles.h"
 
 namespace revnet::cuda {
@@ -25,6 +27,20 @@ class Staging {
       used_ += part;
       done += part;
     }
+  }
+
+  // Enqueues a small copy. Null where it is too large, or too many are under way.
+  std::unique_ptr<Download> beginDownload(const void* from, size_t bytes) {
+    if (bytes > kSlotBytes) return nullptr;
+    for (size_t i = 0; i < kSlots; ++i) {
+      Slot& slot = slots_[i];
+      if (slot.taken) continue;
+      slot.memory = slotMemory_.get() + i * kSlotBytes;
+      check(cudaMemcpyAsync(slot.memory, from, bytes, cudaMemcpyDeviceToHost, stream_), "download");
+      check(cudaEventRecord(slot.copied.get(), stream_), "download");
+      return std::make_unique<SmallDownload>(slot);
+    }
+    return nullptr;
   }
 
   // Waits for all that was enqueued before, and for the copy.
@@ -47,6 +63,28 @@ class Staging {
 
  private:
   static constexpr size_t kHalfBytes = size_t{2} << 20;
+  static constexpr size_t kSlots = 8, kSlotBytes = 4096;
+
+  struct Slot {
+    Event copied = makeEvent();
+    std::byte* memory = nullptr;  // [kSlotBytes]
+    bool taken = false;
+  };
+
+  // Copies of one stream run in their order: a slot that was given back early is written again only after its first copy.
+  class SmallDownload final : public Download {
+   public:
+    explicit SmallDownload(Slot& slot) : slot_(slot) { slot_.taken = true; }
+    ~SmallDownload() override { slot_.taken = false; }
+    bool ready() override { return cudaEventQuery(slot_.copied.get()) != cudaErrorNotReady; }
+    const std::byte* wait() override {
+      check(cudaEventSynchronize(slot_.copied.get()), "program");
+      return slot_.memory;
+    }
+
+   private:
+    Slot& slot_;
+  };
 
   struct Halves {
     PinnedMemory memory = makePinnedMemory(2 * kHalfBytes);
@@ -64,6 +102,8 @@ class Staging {
 
   cudaStream_t stream_;
   Halves up_, down_;
+  PinnedMemory slotMemory_ = makePinnedMemory(kSlots * kSlotBytes);
+  std::array<Slot, kSlots> slots_;
   size_t filling_ = 0, used_ = 0;  // of up_: the half that uploads go to, and how full it is
 };
 

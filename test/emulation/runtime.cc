@@ -45,7 +45,7 @@ void Runtime::restart(const Configuration& configuration) {
   devices.clear();
   pinned.clear();
   sharedBytes.clear();
-  spins = 0;
+  copies = spins = 0;
   fault.clear();
   seed = configuration.seed;
   random = Random(seed);

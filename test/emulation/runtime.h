@@ -94,8 +94,9 @@ class Runtime {
   std::map<std::byte*, std::unique_ptr<GuardedMemory>> pinned;
   std::map<const void*, size_t> sharedBytes;  // that a kernel has asked for
   uint64_t numbers = 0;
-  uint64_t spins = 0;  // calls in which a thread of a real device would spin until work is done
-  std::string fault;   // of the device; every call fails from then on, until cudaDeviceReset
+  uint64_t copies = 0;  // calls that copy
+  uint64_t spins = 0;   // calls in which a thread of a real device would spin until work is done
+  std::string fault;    // of the device; every call fails from then on, until cudaDeviceReset
 
   // With nothing allocated, nothing enqueued, and no fault.
   void restart(const Configuration& configuration);

@@ -128,6 +128,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   if (!directionFits(to, from, bytes, kind)) return report(cudaErrorInvalidValue);
   CUstream_st* const found = runtime().find(stream);
   if (!found) return report(cudaErrorInvalidResourceHandle);
+  ++runtime().copies;
   const auto isPageable = [&](const void* memory) { return !isDevice(memory, bytes) && !runtime().isPinned(memory, bytes); };
   if (isPageable(from) && !found->capture) {
     // Staged before the call returns.

@@ -134,6 +134,49 @@ TEST(cudaNamesWhatFailsInACapture) {
   CHECK(backend->record(possible, memory) != nullptr);
 }
 
+// A program whose pinned buffers lie side by side: y = x of two buffers.
+struct PairSession {
+  std::unique_ptr<Session> session = cudaSession();
+  size_t program, first;
+
+  PairSession() {
+    std::vector<BufferSpec> locals(4, real("pinned", 3));
+    for (BufferSpec& local : locals) local.pinned = true;
+    first = session->addBuffer(real("other", 1)) + 1;
+    const auto id = [&](size_t i) { return Operand{static_cast<int32_t>(first + i)}; };
+    program = session->addProgram(locals, {Copy{3, id(0), id(2)}, Copy{3, id(1), id(3)}});
+  }
+  std::unique_ptr<PendingResults> start(float a, float b) {
+    return session->start(program, {{first + 1, Floats(3, b)}, {first, Floats(3, a)}}, {first + 3, first + 2}, kGoOn);
+  }
+};
+
+TEST(cudaCopiesOnceInAndOnceOut) {
+  Devices devices;
+  PairSession pair;
+  auto& runtime = emulation::Runtime::get();
+  pair.start(1, 2)->take();
+  const uint64_t before = runtime.copies;
+  CHECK(pair.start(3, 4)->take() == std::vector<HostArray>({Floats(3, 4), Floats(3, 3)}));
+  CHECK_EQUAL(runtime.copies, before + 2);
+}
+
+TEST(cudaStartsARunWhileAnotherIsUnderWay) {
+  Devices devices;
+  PairSession pair;
+  // More than there is room for at once: those that are too many wait.
+  std::vector<std::unique_ptr<PendingResults>> runs;
+  for (int i = 0; i < 12; ++i) runs.push_back(pair.start(static_cast<float>(i), static_cast<float>(-i)));
+  CHECK(!runs.back()->ready() || runs.front()->ready());
+  for (int i = 11; i >= 0; --i)
+    CHECK(runs[static_cast<size_t>(i)]->take() ==
+          std::vector<HostArray>({Floats(3, static_cast<float>(-i)), Floats(3, static_cast<float>(i))}));
+  runs.clear();
+  // Nothing has run when start returns.
+  const auto ahead = pair.start(5, 6);
+  CHECK(!emulation::Runtime::get().streams.empty() && !(*emulation::Runtime::get().streams.begin())->pending.empty());
+}
+
 TEST(cudaWaitsAsleep) {
   Devices devices;
   {

@@ -28,9 +28,9 @@ std::string codeOf(const std::exception_ptr& failure) {
 }
 
 // Works until cancelled.
-std::vector<HostArray> endless(Session&, const std::atomic<bool>& cancelled) {
+std::unique_ptr<PendingResults> endless(Session&, const std::atomic<bool>& cancelled) {
   while (!cancelled) std::this_thread::sleep_for(100us);
-  return {};
+  return readyResults({});
 }
 
 }  // namespace
@@ -45,7 +45,7 @@ TEST(runnerKeepsTheOrder) {
           [&order, i](Session&, const std::atomic<bool>&) {
             order.push_back(i);
             if (i % 10 == 3) throw invalid("three");
-            return std::vector<HostArray>();
+            return readyResults({});
           },
           [&](std::vector<HostArray>, const std::exception_ptr& failure) { failures.push_back(codeOf(failure)); });
     while (runner->withSession([&](Session&) { return failures.size(); }) < 100) std::this_thread::sleep_for(1ms);
@@ -85,7 +85,7 @@ TEST(runnerLetsCallsInBetweenJobs) {
     runner->post(
         [](Session&, const std::atomic<bool>&) {
           std::this_thread::sleep_for(2ms);
-          return std::vector<HostArray>();
+          return readyResults({});
         },
         [&](std::vector<HostArray>, const std::exception_ptr&) { ++done; });
   for (int i = 0; i < 10; ++i) runner->withSession([](Session& session) { session.addBuffer({"b", ElementType::Real, 1}); });
@@ -105,7 +105,7 @@ TEST(runnerEndsBeforeWhatWasThereWhenItStarted) {
           started = true;
           endless(session, cancelled);
           if (gone) _exit(3);
-          return std::vector<HostArray>();
+          return readyResults({});
         },
         [](const std::vector<HostArray>&, const std::exception_ptr&) {});
     while (!started) std::this_thread::sleep_for(100us);
