@@ -27,13 +27,14 @@ export class Stepper {
   #end = 0;
   #milliseconds = Infinity;
 
-  /** @param next counted from 0 @param steps of the whole run */
+  /** @param next counted from 0 @param steps of the whole run @param now milliseconds from any origin, for tests */
   constructor(
     private readonly training: TrainingStep,
     private readonly settings: Settings,
     private readonly feed: Feed,
     private next: number,
     private readonly steps: number,
+    private readonly now: () => number = () => performance.now(),
   ) {
     this.#fed = this.#feedNext();
   }
@@ -53,7 +54,7 @@ export class Stepper {
   }
 
   async #start(): Promise<{ done: Promise<StepDone> }> {
-    const start = performance.now();
+    const start = this.now();
     const { batch, broken } = await this.#fed;
     const { optimizer, schedule, seed } = this.settings;
     const { momentum, weightDecay } = optimizer;
@@ -63,7 +64,7 @@ export class Stepper {
     // Chosen, or made, while the step runs on its own thread.
     this.#fed = this.#feedNext();
     const done = running.then((result) => {
-      const end = performance.now();
+      const end = this.now();
       this.#milliseconds = end - Math.max(start, this.#end);
       this.#end = end;
       return { ...result, learningRate, broken, milliseconds: this.#milliseconds };

@@ -49,4 +49,6 @@ export function slowSession(native: NativeModule, layers = 20, options: DeviceOp
   return { session, run: () => session.run(program, [], [y]) };
 }
 
+/** One turn of the event loop. */
+export const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 export const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));

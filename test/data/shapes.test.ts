@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { expect } from "chai";
 import type { Split } from "../../lib/data/dataset.js";
 import { openDataset } from "../../lib/index.js";
@@ -53,6 +54,20 @@ describe("shapes", () => {
     expect(Buffer.compare(a!.train.images, b!.train.images)).to.equal(0);
     expect(Buffer.compare(a!.train.images, c!.train.images)).to.not.equal(0);
     expect(Buffer.compare(a!.train.images, a!.test.images)).to.not.equal(0);
+  });
+
+  it("lets the event loop turn while it is drawn", async () => {
+    let [turns, done] = [0, false];
+    const drawn = openDataset("shapes", { trainCount: 1000, testCount: 10 }).finally(() => {
+      done = true;
+    });
+    while (!done) {
+      await setImmediate();
+      turns += 1;
+    }
+    await drawn;
+    // Drawn in one go, it would have two or three.
+    expect(turns).to.be.greaterThan(5);
   });
 
   it("begins with the images of a smaller set", async () => {

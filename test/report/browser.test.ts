@@ -1,5 +1,4 @@
 /** Reports in a real browser: Chromium without a window, where there is one. */
-import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -7,11 +6,8 @@ import { pathToFileURL } from "node:url";
 import { expect } from "chai";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { writeReport } from "../../lib/report/index.js";
+import { ARGUMENTS, executablePath, WITHOUT } from "./chromium.js";
 import { HOSTILE, writeRun } from "./fixtures.js";
-
-const CANDIDATES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-const executablePath = [process.env.CHROMIUM ?? "", ...CANDIDATES].find((file) => file !== "" && existsSync(file));
-const ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"];
 
 /** What is evaluated in the page, as text, since these tests are compiled without the browser's types. */
 const POINTS = "Object.fromEntries([...document.querySelectorAll('.chart')].map((f) => [f.id, f.dataset.points]))";
@@ -30,7 +26,7 @@ const CORNERS = `(async () => {
   return [image.naturalWidth, image.naturalHeight, [...context.getImageData(0, 0, 1, 1).data], [...context.getImageData(4, 3, 1, 1).data]];
 })()`;
 
-describe(`reports in a browser${executablePath ? "" : " (left out: no Chromium; CHROMIUM=/path/to/one names it)"}`, function () {
+describe(`reports in a browser${WITHOUT}`, function () {
   this.timeout(120_000);
   let browser: Browser;
   let folder: string;

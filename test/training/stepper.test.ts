@@ -14,10 +14,13 @@ describe("steps", () => {
   let started: { step: number; learningRate: number; end: (result: StepResult) => void; fail: (error: Error) => void }[];
   let asked: number;
   let stepper: Stepper;
+  /** What the steps are timed by, in milliseconds. */
+  let clock: number;
 
   function begin(feed: Partial<Feed> = {}) {
     started = [];
     asked = 0;
+    clock = 1000;
     const run = ({ step = -1, learningRate }: { step?: number; learningRate: number }) =>
       new Promise<StepResult>((end, fail) => started.push({ step, learningRate, end, fail }));
     const next = async (): Promise<Fed> => ({ batch: { indices: Int32Array.of(asked++) }, broken: [] });
@@ -27,6 +30,7 @@ describe("steps", () => {
       { next, close: async () => {}, ...feed },
       4,
       10,
+      () => clock,
     );
   }
 
@@ -71,18 +75,58 @@ describe("steps", () => {
     await second;
   });
 
-  it("are not started ahead where they are long", async () => {
-    begin();
-    const one = stepper.step(true);
-    await new Promise((resolve) => setTimeout(resolve, 80));
-    started[0]!.end(RESULT);
-    expect((await one).milliseconds).to.be.above(50);
-    const two = stepper.step(true);
+  it("are not started ahead from 50 ms on", async () => {
+    for (const [milliseconds, ahead] of [
+      [49.9, 1],
+      [50, 0],
+      [80, 0],
+    ] as const) {
+      begin();
+      const one = stepper.step(true);
+      await turn();
+      clock += milliseconds;
+      started[0]!.end(RESULT);
+      expect((await one).milliseconds).to.be.closeTo(milliseconds, 1e-9);
+      const two = stepper.step(true);
+      await turn();
+      expect(started, `${milliseconds} ms`).to.have.length(2 + ahead);
+      clock += 7;
+      started[1]!.end(RESULT);
+      // Its own time, without the first one's.
+      expect((await two).milliseconds).to.be.closeTo(7, 1e-9);
+      expect(stepper.isAhead).to.equal(ahead === 1);
+    }
+  });
+
+  it("that were started ahead are timed from the end of the one before", async () => {
+    await first();
+    const second = stepper.step(true);
     await turn();
-    expect(started).to.have.length(2);
+    clock += 10;
     started[1]!.end(RESULT);
-    // Its own time, without the first one's.
-    expect((await two).milliseconds).to.be.below(50);
+    expect((await second).milliseconds).to.be.closeTo(10, 1e-9);
+    const third = stepper.step(false);
+    await turn();
+    clock += 4;
+    started[2]!.end(RESULT);
+    expect((await third).milliseconds).to.be.closeTo(4, 1e-9);
+  });
+
+  it("count the waiting for their images, and not what comes between two steps", async () => {
+    const fed: ((batch: Fed) => void)[] = [];
+    begin({ next: () => new Promise((resolve) => fed.push(resolve)) });
+    const give = (i: number) => fed[i]!({ batch: { indices: Int32Array.of(i) }, broken: [] });
+    for (const i of [0, 1]) {
+      clock += 1000; // a validation, say
+      const step = stepper.step(false);
+      await turn();
+      clock += 30;
+      give(i);
+      await turn();
+      clock += 5;
+      started[i]!.end(RESULT);
+      expect((await step).milliseconds, `step ${i}`).to.be.closeTo(35, 1e-9);
+    }
   });
 
   it("that fail are told when they are waited for, and leave no rejection unheard", async () => {
