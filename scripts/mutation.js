@@ -50,7 +50,7 @@ async function mutate(files) {
     ignorePatterns: ["/build*", "/dist*", "/native", "/runs", "/docs", "/data"],
     concurrency: Number(process.env.REVNET_MUTATION_JOBS ?? 1),
     timeoutMS: 10_000,
-    reporters: ["json"],
+    reporters: ["json", "progress-append-only"],
     jsonReporter: { fileName: path.join(os.tmpdir(), `revnet-mutation-${process.pid}.json`) },
     tempDirName: ".stryker-tmp",
     logLevel: "error",

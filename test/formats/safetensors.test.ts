@@ -1,4 +1,5 @@
 /** safetensors: what is written is read back, and no file, however malformed, does more than throw. */
+import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -122,6 +123,116 @@ describe("safetensors", () => {
     expect(await refused(bytesOf(`{"x": ${JSON.stringify(f32(0, 4))}, "x": ${JSON.stringify(f32(4, 8))}}`, eight))).to.match(
       /hole/,
     );
+  });
+
+  it("takes sizes for what they are, whatever they multiply to", async () => {
+    const sixteen = new Uint8Array(16);
+    for (const shape of [[-2, -2], [0.5, 8], [Number.MAX_SAFE_INTEGER + 1, 0], ["4"], { 0: 4, length: 1 }])
+      expect(await refused(bytesOf({ x: f32(0, 16, shape) }, sixteen))).to.match(
+        /tensor 'x': shape is not a list of up to 16 sizes/,
+      );
+    for (const offsets of [["0", "16"], [-16, 0], [0, 16, 16], [16], { 0: 0, 1: 16, length: 2 }])
+      expect(await refused(bytesOf({ x: { dtype: "F32", shape: [4], data_offsets: offsets } }, sixteen))).to.match(
+        /tensor 'x': data_offsets are not two positions/,
+      );
+    fs.writeFileSync(file, bytesOf({ x: f32(0, 16, [4, ...Array(15).fill(1)]) }, sixteen));
+    expect((await readSafetensors(file)).tensors.get("x")!.shape).to.have.length(16);
+    expect(await refused(bytesOf({ x: f32(0, 16, [4, ...Array(16).fill(1)]) }, sixteen))).to.include("up to 16 sizes");
+  });
+
+  it("says which tensor is wrong, in no more words than a line holds", async () => {
+    const message = await refused(bytesOf({ ["x".repeat(5000)]: { ...f32(0, 0), dtype: "F".repeat(5000) } }));
+    expect(message).to.include("is not one of F64, F32, F16, BF16, I64, I32, U8").and.have.length.below(600);
+    expect(await refused(bytesOf({ x: { ...f32(0, 0), dtype: undefined } }))).to.include("dtype undefined is not one of");
+    expect(await refused(bytesOf({ x: null }))).to.include("tensor 'x' is not described by an object");
+    expect(await refused(bytesOf({ x: [] }))).to.include("tensor 'x' is not described by an object");
+  });
+
+  it("reads tensors in any order, those of no bytes anywhere, and keeps the header's order", async () => {
+    const data = Buffer.from(Float32Array.of(1, 2, 3).buffer);
+    const header = { c: f32(8, 12), none: f32(8, 8), a: f32(0, 4), last: f32(12, 12), b: f32(4, 8), first: f32(0, 0) };
+    fs.writeFileSync(file, bytesOf(header, data));
+    const { tensors, metadata } = await readSafetensors(file);
+    expect([...tensors].map(([name, tensor]) => [name, ...tensor.data])).to.deep.equal([
+      ["c", 3],
+      ["none"],
+      ["a", 1],
+      ["last"],
+      ["b", 2],
+      ["first"],
+    ]);
+    expect(metadata.size).to.equal(0);
+  });
+
+  it("pads its header to whole words, and writes no metadata where there is none", async () => {
+    for (const name of ["x", "xy", "xyz", "wxyz", "vwxyz", "uvwxyz", "tuvwxyz", "stuvwxyz"]) {
+      await writeSafetensors(file, new Map([[name, { shape: [1], data: Uint8Array.of(7) }]]));
+      const bytes = fs.readFileSync(file);
+      const length = Number(bytes.readBigUInt64LE());
+      expect(length % 8, name).to.equal(0);
+      expect(bytes.length, name).to.equal(8 + length + 1);
+      const text = bytes.toString("utf8", 8, 8 + length);
+      expect(text.length - text.trimEnd().length, name).to.be.below(8);
+      expect(Object.keys(JSON.parse(text)), name).to.deep.equal([name]);
+    }
+    expect(
+      await rejection(writeSafetensors(file, new Map([["__metadata__", tensors.get("bytes")!]])), "ERR_INVALID_ARGUMENT"),
+    ).to.include("__metadata__");
+  });
+
+  describe("with a digest", () => {
+    const metadata = { kind: "checkpoint", note: `"sha256":"${"0".repeat(64)}"` };
+    const always = { digest: () => true };
+    const sha256Of = async () => (await readSafetensors(file)).metadata.get("sha256")!;
+
+    it("carries the SHA-256 of its bytes, its own digits taken as zeros", async () => {
+      await writeSafetensors(file, tensors, metadata, { digest: true });
+      const read = await readSafetensors(file, always);
+      const digits = read.metadata.get("sha256")!;
+      expect(Object.fromEntries(read.metadata)).to.deep.equal({ ...metadata, sha256: digits });
+      const bytes = fs.readFileSync(file);
+      const zeroed = Buffer.from(bytes.toString("latin1").replace(digits, "0".repeat(64)), "latin1");
+      expect(digits).to.equal(createHash("sha256").update(zeroed).digest("hex"));
+      await writeSafetensors(file, tensors, { ...metadata, note: "another" }, { digest: true });
+      expect(await sha256Of()).to.not.equal(digits);
+    });
+
+    it("is refused with any byte changed, where its metadata asks for the check", async () => {
+      await writeSafetensors(file, tensors, metadata, { digest: true });
+      const whole = fs.readFileSync(file);
+      for (let at = 0; at < whole.length; at += 7) {
+        const bytes = Buffer.from(whole);
+        bytes[at]! ^= 1;
+        fs.writeFileSync(file, bytes);
+        await rejection(readSafetensors(file, always), "ERR_INVALID_FILE");
+      }
+      // The last byte is data, which nothing else notices.
+      const bytes = Buffer.from(whole);
+      bytes[whole.length - 1]! ^= 1;
+      fs.writeFileSync(file, bytes);
+      const asked = { digest: (of: ReadonlyMap<string, string>) => of.get("kind") === "checkpoint" };
+      expect(await rejection(readSafetensors(file, asked), "ERR_INVALID_FILE")).to.match(/damaged: their SHA-256 is [0-9a-f]{64}/);
+      await readSafetensors(file, { digest: (of) => of.get("kind") === "model" });
+      await readSafetensors(file);
+    });
+
+    it("is checked over the data as it lies in the file, whatever the header's order", async () => {
+      const [first, second] = [Float32Array.of(1), Float32Array.of(2)].map(({ buffer }) => Buffer.from(buffer)) as [Buffer, Buffer];
+      const build = (digits: string) =>
+        bytesOf({ b: f32(4, 8), a: f32(0, 4), __metadata__: { sha256: digits } }, Buffer.concat([first, second]));
+      const digits = createHash("sha256")
+        .update(build("0".repeat(64)))
+        .digest("hex");
+      fs.writeFileSync(file, build(digits));
+      expect((await readSafetensors(file, always)).tensors.get("a")!.data[0]).to.equal(1);
+    });
+
+    it("is refused without one, or with what is none", async () => {
+      for (const digits of [undefined, "", "0".repeat(63), "0".repeat(65), "g".repeat(64), `${"a".repeat(64)} `, "A".repeat(64)]) {
+        fs.writeFileSync(file, bytesOf({ __metadata__: digits === undefined ? {} : { sha256: digits } }));
+        expect(await rejection(readSafetensors(file, always), "ERR_INVALID_FILE")).to.include("carries no SHA-256 of its bytes");
+      }
+    });
   });
 
   it("refuses what is not a file", async () => {
