@@ -27,8 +27,11 @@ export const printableJson = (value: unknown, indent?: number): string =>
 /** "42.9 MiB" */
 export function bytes(count: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  const power = count < 1024 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(count) / 10));
-  return `${(count / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+  // By what is shown: 1,048,575 bytes are 1.0 MiB, not 1024.0 KiB.
+  const shown = (power: number) => (count / 1024 ** power).toFixed(power === 0 ? 0 : 1);
+  let power = 0;
+  while (power < units.length - 1 && Number(shown(power)) >= 1024) power += 1;
+  return `${shown(power)} ${units[power]}`;
 }
 
 /** "1:02:03" or "2:03" */
