@@ -10,6 +10,7 @@ import { createNetwork, type Network } from "../network/network.js";
 import { ACTIVATIONS, type Activations } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
 import { stepStatistics } from "../training/summary.js";
+import { stepTimer } from "../verify/timing.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { DEVICE_FLAGS, deviceOptions } from "./flags.js";
 import { count, print, printJson, table } from "./output.js";
@@ -31,9 +32,6 @@ interface Timing {
   fastest: number;
   slowest: number;
 }
-
-/** Steps before a round's first timed one: memory is touched, caches and clocks settle. */
-const WARMUP = 2;
 
 export const bench = defineCommand({
   name: "bench",
@@ -97,33 +95,12 @@ export const bench = defineCommand({
 });
 
 async function ours(network: Network, activations: Activations, batchSize: number, steps: number): Promise<Contender> {
-  const { spec } = network;
-  const imageBytes = spec.input[0] * spec.input[1] * spec.input[2];
-  // Hashed positions: what the images show does not matter to the time, as long as it varies.
-  const images = Uint8Array.from({ length: batchSize * imageBytes }, (_, i) => Math.imul(i, 0x9e3779b1) >>> 24);
-  const labels = Int32Array.from({ length: batchSize }, (_, i) => i % spec.classes);
-  const step = await network.prepareTraining({
-    batchSize,
-    activations,
-    data: { count: batchSize, images, labels },
-    padding: 2,
-    flip: true,
-  });
-  const indices = Int32Array.from(labels, (_, i) => i);
-  let number = 0;
+  const time = await stepTimer(network, activations, batchSize);
   return {
     name: "ours",
-    model: spec.name,
+    model: network.spec.name,
     activations,
-    async round() {
-      const milliseconds: number[] = [];
-      for (let i = -WARMUP; i < steps; i++) {
-        const start = performance.now();
-        await step.run({ learningRate: 0.01, momentum: 0.9, weightDecay: 2e-4, step: number++, seed: 0, indices });
-        if (i >= 0) milliseconds.push(performance.now() - start);
-      }
-      return stepStatistics(milliseconds).median;
-    },
+    round: async () => stepStatistics(await time(steps)).median,
   };
 }
 

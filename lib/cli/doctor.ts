@@ -1,17 +1,30 @@
-/** revnet doctor */
+/** revnet doctor: what there is, and with --verify whether it works. */
 import { arch, availableParallelism, cpus, platform, release, totalmem } from "node:os";
 import { native } from "../native/index.js";
-import { chooseDevice } from "../network/device.js";
-import { defineCommand, JSON_FLAG } from "./command.js";
-import { bytes, print, printJson, table } from "./output.js";
+import { chooseDevice, type DeviceOptions } from "../network/device.js";
+import type { CheckResult } from "../verify/check.js";
+import { checksOf, subjectOf, verify } from "../verify/verify.js";
+import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
+import { DEVICE_FLAGS, deviceOptions } from "./flags.js";
+import { bytes, print, printJson, printJsonLine, table } from "./output.js";
 
 export const doctor = defineCommand({
   name: "doctor",
-  summary: 'What this machine and this build offer, and which device "auto" chooses. Exits 0 if training is possible.',
+  summary:
+    'What this machine and this build offer, and which device "auto" chooses. Exits 0 if training is possible; with --verify, which tries ' +
+    "a device out, if nothing was found wrong with it.",
   positionals: "",
   arity: [0, 0],
-  flags: JSON_FLAG,
-  async run({ json }) {
+  flags: {
+    verify: { type: "boolean", help: "compare a device with the float64 reference, and measure it; a line for each check" },
+    budget: { type: "number", value: "SECONDS", help: "time for --verify, after which checks are skipped (default 120)" },
+    ...DEVICE_FLAGS,
+    ...JSON_FLAG,
+  },
+  async run({ verify: asked, budget, json = false, ...device }) {
+    if (asked) return verifyDevice(deviceOptions(device), budget ?? 120, json);
+    const unused = Object.entries({ budget, ...device }).find(([, value]) => value !== undefined);
+    if (unused) throw new UsageError(`--${unused[0]} goes with --verify`);
     const build = native.buildInfo();
     const devices = native.devices();
     const { options, reason } = chooseDevice({});
@@ -51,3 +64,28 @@ export const doctor = defineCommand({
     return trainable ? 0 : 1;
   },
 });
+
+/** Each check's line is printed as it ends: a verification that is cut off has said what it saw until then. */
+async function verifyDevice(options: DeviceOptions, seconds: number, json: boolean): Promise<number> {
+  if (!(seconds > 0)) throw new UsageError(`--budget expects a positive number of seconds, got ${seconds}`);
+  const subject = subjectOf(options);
+  const { device, precisions } = subject;
+  const description =
+    native.devices().find(({ name }) => name === device.device || name === `${device.device}:0`)?.description ?? device.device;
+  const width = Math.max(...checksOf(subject).map(({ name }) => name.length));
+  if (json) printJsonLine({ device: device.device, description, precisions });
+  else print(`${device.device}: ${description}; ${precisions.join(", ")}`);
+  const counts: Record<CheckResult["status"], number> = { PASS: 0, FAIL: 0, SKIPPED: 0 };
+  for await (const result of verify(subject, seconds)) {
+    ++counts[result.status];
+    if (json) printJsonLine(result);
+    else
+      print(
+        `${result.status.padEnd(7)}  ${result.check.padEnd(width)}  ${result.seconds.toFixed(1).padStart(5)} s  ${result.detail}`,
+      );
+  }
+  const { PASS: passed, FAIL: failed, SKIPPED: skipped } = counts;
+  if (json) printJsonLine({ passed, failed, skipped });
+  else print(`${passed} passed, ${failed} failed, ${skipped} skipped`);
+  return failed > 0 ? 1 : 0;
+}

@@ -17,6 +17,11 @@ export function printJson(value: unknown): void {
   process.stdout.write(`${printableJson(value, 2)}\n`);
 }
 
+/** One value a line, as it comes. */
+export function printJsonLine(value: unknown): void {
+  process.stdout.write(`${printableJson(value)}\n`);
+}
+
 const textOf = (lines: string | readonly string[], columns?: number) =>
   [lines]
     .flat()

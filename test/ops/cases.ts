@@ -3,8 +3,8 @@
  * odd and not square, 32; batches 1 to 7, 12, 66; kernels 1, 3, 7; strides 1, 2; with and without norm; real and fixed streams; one and
  * two parts; basic and bottleneck functions; operands that are one buffer where the op allows it.
  */
-import type { Case, Families, Parameters } from "./families.js";
-import type { Stream } from "./problem.js";
+import type { Case, Families, Parameters } from "../../lib/verify/families.js";
+import type { Stream } from "../../lib/verify/problem.js";
 
 const streams: Stream[] = ["real", "fixed"];
 const pick = <T>(values: readonly T[], i: number): T => values[i % values.length] as T;
@@ -122,9 +122,3 @@ export const cases: Case[] = [
 ].map((parameters, i) => ({ ...parameters, seed: 1000 + i }) as Case);
 
 export const largeCases: Case[] = largeConvolutions.map((parameters, i) => ({ ...parameters, seed: 1500 + i }) as Case);
-
-/** One line that says which case it is. */
-export function title({ family, seed, ...parameters }: Case): string {
-  const shown = Object.entries(parameters).filter(([, value]) => value !== false);
-  return `${family} ${shown.map(([name, value]) => (value === true ? name : `${name}=${value}`)).join(" ")} (seed ${seed})`;
-}

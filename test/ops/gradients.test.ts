@@ -7,11 +7,11 @@
  */
 import { expect } from "chai";
 import type { Values } from "../../binding.js";
-import { cases, title } from "./cases.js";
-import { Device, initialValues, type Named } from "./device.js";
-import { type Case, generate } from "./families.js";
-import type { Problem } from "./problem.js";
-import { Random } from "./random.js";
+import { Device, initialValues, type Named } from "../../lib/verify/device.js";
+import { type Case, generate, title } from "../../lib/verify/families.js";
+import type { Problem } from "../../lib/verify/problem.js";
+import { Random } from "../../lib/verify/random.js";
+import { cases } from "./cases.js";
 
 const STEP = 2 ** -15;
 const TOLERANCE = 1e-6;

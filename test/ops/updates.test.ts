@@ -2,9 +2,9 @@
 import { expect } from "chai";
 import type { ElementType, Values } from "../../binding.js";
 import { native } from "../../lib/native/index.js";
-import { Device, initialValues, type Named } from "./device.js";
-import type { Step, Tensor } from "./problem.js";
-import { Random } from "./random.js";
+import { Device, initialValues, type Named } from "../../lib/verify/device.js";
+import type { Step, Tensor } from "../../lib/verify/problem.js";
+import { Random } from "../../lib/verify/random.js";
 
 /** A tensor with these values, or, where only their number is given, one that an op writes. */
 const tensor =

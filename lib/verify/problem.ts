@@ -1,7 +1,7 @@
 /**
  * A problem is a small piece of a network as data: named tensors, the ops that make its forward pass, and the ops that make
- * its backward pass. The gradient test differentiates the forward pass numerically; the backend test runs every op on the
- * reference and on another device. Op records name their tensors; device.ts turns names into buffer ids.
+ * its backward pass. The gradient test differentiates the forward pass numerically; the backend test and `revnet doctor --verify` run
+ * every op on the reference and on another device. Op records name their tensors; device.ts turns names into buffer ids.
  */
 import type { Convolution, ElementType, Values } from "../../binding.js";
 import { Random } from "./random.js";
@@ -11,6 +11,8 @@ export interface Tensor {
   elements: number;
   /** Initial values. A tensor without any is an output: undefined until an op writes it. */
   values?: Values;
+  /** Begins one element into its memory, so that no access of several elements is aligned. */
+  shifted?: boolean;
 }
 
 /** An op record of binding.d.ts with tensor names in place of buffer ids. */

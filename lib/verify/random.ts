@@ -1,4 +1,4 @@
-/** Seeded random numbers for tests (mulberry32, Box-Muller): independent of the generator under test. */
+/** Seeded random numbers for op problems (mulberry32, Box-Muller): independent of the Philox generator that is under test itself. */
 export class Random {
   constructor(private state: number) {}
 

@@ -23,6 +23,10 @@ export interface Families {
   residual: Extent & ResidualShape & { k: number; stride: number; normless?: boolean; alias?: boolean; running?: boolean };
   /** `running`: statistics are given, as in inference; only the forward pass and its inverse then make sense. */
   reversible: Extent & ResidualShape & { running?: boolean };
+  /** Of so many parameters, of which the first two thirds are decayed; and a copy and a comparison of as many elements. */
+  update: { elements: number };
+  runningStatistics: { c: number; count: number };
+  gatherBatch: Extent & { padding: number; flip: boolean };
 }
 /** Layers of a residual function: two of `kernel`, or a bottleneck 1 - kernel - 1 of `hidden` channels. */
 interface ResidualShape {
@@ -33,7 +37,8 @@ interface ResidualShape {
 
 export type Family = keyof Families;
 export type Parameters<F extends Family = Family> = { [G in F]: { family: G; stream: Stream } & Families[G] }[F];
-export type Case = Parameters & { seed: number };
+/** `shifted`: no tensor of real numbers or of a stream is aligned to more than an element. */
+export type Case = Parameters & { seed: number; shifted?: boolean };
 type Generator<F extends Family> = (problem: Problem, parameters: Families[F], stream: Stream) => void;
 
 const generators: { [F in Family]: Generator<F> } = {
@@ -213,6 +218,47 @@ const generators: { [F in Family]: Generator<F> } = {
     problem.loss.push([stream1, gradient1], [stream2, gradient2]);
     problem.gradients.push([stream1, gradient1], [stream2, gradient2]);
   },
+
+  update(problem, { elements }, stream) {
+    const operands = {
+      parameters: problem.normal("parameters", "real", elements),
+      gradients: problem.normal("gradients", "real", elements),
+      momenta: problem.normal("momenta", "real", elements),
+      hyperparameters: problem.input("hyperparameters", "real", Float64Array.of(0.125, 0.875, 0.25)),
+    };
+    const decayed = Math.floor((2 * elements) / 3);
+    const a = problem.normal("a", stream, elements);
+    const b = problem.normal("b", stream, elements);
+    problem.forward.push(
+      { op: "sgdUpdate", elements, decayed, ...operands },
+      { op: "copy", elements, x: a, y: problem.output("copy", elements, stream) },
+      { op: "maximumDifference", elements, a, b, y: problem.output("difference", 1) },
+    );
+  },
+
+  runningStatistics(problem, { c, count }) {
+    const statistics = problem.input("statistics", "real", runningStatistics(problem, c));
+    const running = problem.input("running", "real", runningStatistics(problem, c));
+    problem.forward.push({ op: "updateRunningStatistics", c, count, momentum: 0.125, statistics, running });
+  },
+
+  gatherBatch(problem, { n, h, w, c, padding, flip }) {
+    const pixels = h * w * c;
+    const count = 2 * n + 1;
+    const integers = (length: number, bound: number) => Array.from({ length }, () => problem.random.integer(bound));
+    problem.forward.push({
+      op: "gatherBatch",
+      ...{ n, h, w, c, count, padding, flip, scale: 1 / 256 },
+      images: problem.input("images", "byte", Uint8Array.from(integers(count * pixels, 256))),
+      labels: problem.input("labels", "index", Int32Array.from(integers(count, 10))),
+      // One of them is no image's, which gives zeros and the label -1.
+      indices: problem.input("indices", "index", Int32Array.from([-1, ...integers(n - 1, count)])),
+      mean: problem.input("mean", "real", Float64Array.from(integers(pixels, 256))),
+      counter: problem.input("counter", "index", Int32Array.from(integers(4, 2 ** 31))),
+      y: problem.output("y", n * pixels),
+      yLabels: problem.output("yLabels", n, "index"),
+    });
+  },
 };
 
 const halves = (parts: 1 | 2): string[] => (parts === 1 ? [""] : ["1", "2"]);
@@ -262,8 +308,15 @@ function residualFunction(
 }
 
 /** The problem of a case; another `attempt` draws other values. */
-export function generate({ family, seed, stream, ...parameters }: Case, attempt = 0): Problem {
+export function generate({ family, seed, stream, shifted, ...parameters }: Case, attempt = 0): Problem {
   const problem = new Problem(seed + 7919 * attempt);
   (generators[family] as Generator<Family>)(problem, parameters as never, stream);
+  if (shifted) for (const tensor of problem.tensors.values()) tensor.shifted = tensor.type === "real" || tensor.type === "fixed";
   return problem;
+}
+
+/** One line that says which case it is. */
+export function title({ family, seed, ...parameters }: Case): string {
+  const shown = Object.entries(parameters).filter(([, value]) => value !== false);
+  return `${family} ${shown.map(([name, value]) => (value === true ? name : `${name}=${value}`)).join(" ")} (seed ${seed})`;
 }

@@ -1,6 +1,6 @@
-/** Runs steps on a device: names become buffer ids, outputs come back by name as float64 whatever the device computes in. */
+/** Runs the steps of problems on a device: names become buffer ids, outputs come back by name as float64 whatever the device computes in. */
 import type { BufferRecord, DeviceOptions, Op, Session, Values } from "../../binding.js";
-import { native } from "../../lib/native/index.js";
+import { native } from "../native/index.js";
 import type { Step, Tensor } from "./problem.js";
 
 export type Named = Map<string, Values>;
@@ -36,12 +36,17 @@ export class Device {
 
   program(tensors: Map<string, Tensor>, steps: Step[]): Program {
     const names = [...new Set(steps.flatMap(tensorsOf))];
-    const ids = new Map(names.map((name, i) => [name, i]));
-    const locals = names.map((name): BufferRecord => {
+    const ids = new Map<string, number>();
+    const locals: BufferRecord[] = [];
+    for (const name of names) {
       const tensor = tensors.get(name);
       if (!tensor) throw new Error(`no tensor '${name}'`);
-      return { name, type: tensor.type, elements: tensor.elements, category: "activations", pinned: true };
-    });
+      const { type, elements, shifted } = tensor;
+      const common = { type, category: "activations", pinned: true } as const;
+      if (shifted) locals.push({ name: `${name}, one longer`, elements: elements + 1, ...common });
+      const view = shifted ? { parent: locals.length - 1, offset: 1 } : {};
+      ids.set(name, locals.push({ name, elements, ...common, ...view }) - 1);
+    }
     const id = (name: string) => ids.get(name) as number;
     const program = this.session.addProgram({ locals, ops: steps.map((step) => resolve(step, ids) as Op) });
     return {
