@@ -9,12 +9,14 @@ export {
   type BatchRequest,
   type BrokenImage,
   type Dataset,
+  type LeftOut,
   meanImage,
   type Split,
   type StreamedDataset,
   type StreamedSplit,
 } from "./data/dataset.js";
 export { type Download, type DownloadOptions, downloadDataset } from "./data/download.js";
+export type { LeftOutSummary } from "./data/left-out.js";
 export { type DatasetName, type DatasetOptions, openDataset } from "./data/open.js";
 export { type Packing, packFolder } from "./data/packing.js";
 export type { Shape } from "./data/picture.js";
@@ -47,6 +49,7 @@ export type {
   DataEvent,
   DoneEvent,
   EpochEvent,
+  LeftOutEvent,
   OutOfRangeEvent,
   StartEvent,
   StepEvent,

@@ -1,10 +1,11 @@
 /** revnet data */
-import type { AnyDataset, BrokenImage } from "../data/dataset.js";
+import type { AnyDataset, BrokenImage, LeftOut } from "../data/dataset.js";
 import { DOWNLOADS, type DownloadName, downloadDataset } from "../data/download.js";
+import { summarizeLeftOut } from "../data/left-out.js";
 import { checkShape, DATASETS, openDataset } from "../data/open.js";
 import { packFolder } from "../data/packing.js";
 import type { Shape } from "../data/picture.js";
-import { splitStatistics } from "../data/statistics.js";
+import { type SplitStatistics, splitStatistics } from "../data/statistics.js";
 import { checkChoice } from "../validation.js";
 import { defineCommand, type FlagValues, JSON_FLAG, UsageError } from "./command.js";
 import { Meter } from "./meter.js";
@@ -13,7 +14,10 @@ import { bytes, print, printJson, table } from "./output.js";
 const FLAGS = {
   "data-dir": { type: "string", value: "DIR", help: "folder of the data set's files" },
   size: { type: "string", value: "SIZE", help: "image-folder: N, HxW or HxWxC of the model's input (default 224x224x3)" },
-  "validation-share": { type: "number", help: "image-folder without val/: the share of each class for validation (default 0.1)" },
+  "validation-share": {
+    type: "number",
+    help: "share of each class's training images held out for validation (default: 0.1 of an image-folder without val/ and test/)",
+  },
   url: { type: "string", value: "URL", help: "download: another place that has the archive" },
   md5: { type: "string", value: "MD5", help: "download: the archive's checksum, where it is another one" },
   ...JSON_FLAG,
@@ -79,30 +83,51 @@ async function inspect(name: string, { dataDir, size, validationShare, json }: V
   });
   try {
     const train = await splitStatistics(dataset.train, dataset, meter.update, signal);
+    const validation = dataset.validation && (await splitStatistics(dataset.validation, dataset, meter.update, signal));
     const test = await splitStatistics(dataset.test, dataset, meter.update, signal);
     meter.clear();
     const { shape, classes } = dataset;
-    if (json) printJson({ data: name, shape, classes, train, test });
-    else printStatistics(dataset, { train, test });
+    const leftOut = "leftOut" in dataset ? (dataset.leftOut ?? []) : [];
+    const splits = { train, ...(validation && { validation }), test };
+    if (json) printJson({ data: name, shape, classes, ...splits, leftOut });
+    else {
+      printStatistics(dataset, splits);
+      printLeftOut(leftOut);
+    }
   } finally {
     meter.clear();
     if ("close" in dataset) await dataset.close();
   }
 }
 
-type Statistics = Record<"train" | "test", Awaited<ReturnType<typeof splitStatistics>>>;
+type Statistics = Partial<Record<"train" | "validation" | "test", Awaited<ReturnType<typeof splitStatistics>>>>;
+const SPLIT_WORDS = { train: "training", validation: "validation", test: "test" } as const;
 
-function printStatistics({ name, shape, classes }: AnyDataset, { train, test }: Statistics): void {
+function printStatistics({ name, shape, classes }: AnyDataset, splits: Statistics): void {
+  const found = Object.entries(splits) as [keyof typeof SPLIT_WORDS, SplitStatistics][];
+  const counts = found.map(([split, { images }]) => `${images} ${SPLIT_WORDS[split]}`);
   print([
-    `${name}: ${train.images} training and ${test.images} test images of ${classes.length} classes, ${shape.join("x")} (height x width x channels)`,
+    `${name}: ${counts.slice(0, -1).join(", ")} and ${counts.at(-1)} images of ${classes.length} classes, ${shape.join("x")} (height x width x channels)`,
     "",
   ]);
-  const rows = classes.map((label, i) => [label, String(train.perClass[i]), String(test.perClass[i])]);
-  print(table([["class", "train", "test"], ...rows]));
+  const rows = classes.map((label, i) => [label, ...found.map(([, { perClass }]) => String(perClass[i]))]);
+  print(table([["class", ...found.map(([split]) => split)], ...rows]));
+  const train = splits.train!;
   const channels = shape[2] === 3 ? ["red", "green", "blue"] : Array.from({ length: shape[2] }, (_, i) => `channel ${i}`);
   const statistics = channels.map((label, i) => [label, train.mean[i]!.toFixed(2), train.deviation[i]!.toFixed(2)]);
   print(["", ...table([["training images", "mean", "deviation"], ...statistics])]);
-  printBroken([...train.broken, ...test.broken]);
+  printBroken(found.flatMap(([, { broken }]) => broken));
+}
+
+function printLeftOut(leftOut: readonly LeftOut[]): void {
+  if (leftOut.length === 0) return;
+  const { count, reasons } = summarizeLeftOut(leftOut);
+  print(["", `${count} left out:`]);
+  for (const entry of reasons) {
+    print(`  ${entry.count} ${entry.reason}:`);
+    for (const file of entry.files) print(`    ${file}`);
+    if (entry.count > entry.files.length) print(`    and ${entry.count - entry.files.length} more (--json lists all)`);
+  }
 }
 
 function printBroken(broken: readonly BrokenImage[]): void {
@@ -123,6 +148,7 @@ async function pack({ dataDir, size, json }: Values, signal: AbortSignal): Promi
     }
     print(`${result.file}: ${result.images} images, ${bytes(result.bytes)}`);
     printBroken(result.broken);
+    printLeftOut(result.leftOut);
   } finally {
     meter.clear();
   }

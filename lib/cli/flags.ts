@@ -18,7 +18,10 @@ export const DATA_FLAGS = {
   "data-dir": { type: "string", value: "DIR", help: "folder of the data set's files" },
   "train-count": { type: "integer", help: "training images: how many shapes to draw, or the first N" },
   "test-count": { type: "integer", help: "test images, likewise" },
-  "validation-share": { type: "number", help: "image-folder without val/: the share of each class for validation (default 0.1)" },
+  "validation-share": {
+    type: "number",
+    help: "share of each class's training images held out for validation (default: 0.1 of an image-folder without val/ and test/)",
+  },
   "broken-images": {
     type: "string",
     value: "skip|fail",

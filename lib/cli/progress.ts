@@ -1,5 +1,7 @@
 /** How training shows on a terminal (one line that is redrawn) and elsewhere (plain lines now and then). */
+
 import type { WriteStream } from "node:tty";
+import { leftOutLine } from "../data/left-out.js";
 import { printable } from "../text.js";
 import type { StartEvent, StepEvent, TrainingEvent } from "../training/events.js";
 import { duration, percent, throughput, wrap } from "./output.js";
@@ -66,6 +68,9 @@ export class Progress {
         break;
       case "warning":
         this.#line(`warning: ${event.step > 0 ? `step ${event.step}: ` : ""}${event.message}`);
+        break;
+      case "leftOut":
+        this.#line(`warning: ${leftOutLine(event)}`);
         break;
       case "brokenImage":
         this.#line(`warning: step ${event.step}: ${event.file} is left out: ${event.reason}`);

@@ -2,6 +2,7 @@
 import { RevNetError } from "../errors.js";
 import { describe } from "../validation.js";
 import { Pacer } from "./pacer.js";
+import { permutation } from "./random.js";
 
 /** Labelled images of one split, resident in memory. */
 export interface Split {
@@ -23,7 +24,9 @@ export interface Dataset {
   readonly classes: readonly string[];
   /** What is trained on. */
   readonly train: Split;
-  /** What validation and evaluation use. */
+  /** What validation during training uses, and with it `patience` and the best checkpoint; default: `test`. */
+  readonly validation?: Split;
+  /** What evaluation uses. */
   readonly test: Split;
 }
 
@@ -32,6 +35,14 @@ export interface BrokenImage {
   /** Its path, or what else tells it from others. */
   readonly file: string;
   /** What the decoder or the system said. */
+  readonly reason: string;
+}
+
+/** Something in a folder of images that is not taken: another kind of file, a link back, a hidden folder. */
+export interface LeftOut {
+  /** Its path. */
+  readonly file: string;
+  /** Why it is not taken. */
   readonly reason: string;
 }
 
@@ -85,8 +96,12 @@ export interface StreamedDataset {
   readonly classes: readonly string[];
   /** What is trained on. */
   readonly train: AnySplit;
-  /** What validation and evaluation use. */
+  /** What validation during training uses, and with it `patience` and the best checkpoint; default: `test`. */
+  readonly validation?: AnySplit;
+  /** What evaluation uses. */
   readonly test: AnySplit;
+  /** What was found beside the images; of a folder. */
+  readonly leftOut?: readonly LeftOut[];
   /** [height * width * channels] what preprocessing subtracts; of image files, one number for each channel. */
   readonly mean: (onProgress?: (done: number, total: number) => void) => Promise<Float32Array>;
   /** Ends the threads that make the images. */
@@ -167,6 +182,10 @@ export function validateDataset<T = Dataset>(value: unknown, isOther: (split: un
   const imageBytes = shape[0]! * shape[1]! * shape[2]!;
   if (!others.train) validateSplit(dataset.train, "data.train", imageBytes, classes.length);
   if (!others.test) validateSplit(dataset.test, "data.test", imageBytes, classes.length);
+  if (dataset.validation !== undefined && !isOther(dataset.validation)) {
+    checkSplitObject(dataset.validation, "data.validation");
+    validateSplit(dataset.validation, "data.validation", imageBytes, classes.length);
+  }
   return dataset as T;
 }
 
@@ -175,6 +194,34 @@ export function take(split: Split, count: number): Split {
   if (count >= split.count) return split;
   const imageBytes = split.images.length / split.count;
   return { count, images: split.images.subarray(0, count * imageBytes), labels: split.labels.subarray(0, count) };
+}
+
+/** A share of each class's images, always the same, apart from the others. @throws RevNetError ERR_INVALID_ARGUMENT where one part is empty */
+export function holdOut(split: Split, share: number): { train: Split; held: Split } {
+  const left = new Map<number, number>();
+  for (const label of split.labels) left.set(label, (left.get(label) ?? 0) + 1);
+  for (const [label, count] of left) left.set(label, Math.round(share * count));
+  const held = new Uint8Array(split.count);
+  for (const index of permutation(split.count, 0, 0)) {
+    const wanted = left.get(split.labels[index]!)!;
+    if (wanted === 0) continue;
+    left.set(split.labels[index]!, wanted - 1);
+    held[index] = 1;
+  }
+  const part = (which: 0 | 1): Split => {
+    const chosen = Array.from(held.keys()).filter((index) => held[index] === which);
+    if (chosen.length === 0)
+      throw new RevNetError(
+        "ERR_INVALID_ARGUMENT",
+        `validationShare: ${share} of ${split.count} images leaves none to ${which ? "validate with" : "train on"}`,
+      );
+    const imageBytes = split.images.length / split.count;
+    const images = new Uint8Array(chosen.length * imageBytes);
+    for (const [i, index] of chosen.entries())
+      images.set(split.images.subarray(index * imageBytes, (index + 1) * imageBytes), i * imageBytes);
+    return { count: chosen.length, images, labels: Int32Array.from(chosen, (index) => split.labels[index]!) };
+  };
+  return { train: part(0), held: part(1) };
 }
 
 /** The mean over a split's images, [height][width][channels] in bytes' units: what preprocessing subtracts. */

@@ -1,13 +1,15 @@
 /**
- * Finds the images of a folder with a subfolder for each class:
- *   DIR/train/CLASS/...  and  DIR/val/CLASS/... (or validation/, test/), or
- *   DIR/CLASS/...        of which a share is kept for validation; also where there is only DIR/train.
+ * Which images of a folder are of which class and split:
+ *   DIR/train/CLASS/...  with DIR/val/CLASS/... and DIR/test/CLASS/..., either or both (SPLIT_NAMES has all their names), or
+ *   DIR/CLASS/...        of which a share is held out; also of DIR/train, where it is alone.
  * Classes are the subfolders' names in the order of their characters' codes, and so are the files within a class.
  */
 import { createHash } from "node:crypto";
-import { readdir, stat } from "node:fs/promises";
 import path from "node:path";
 import { RevNetError } from "../errors.js";
+import type { LeftOut } from "./dataset.js";
+import { IMAGE_EXTENSIONS } from "./picture.js";
+import { byCode, type Found, type Start, Walker } from "./walk.js";
 
 export interface ImageFile {
   /** Relative to the folder, with slashes. */
@@ -15,113 +17,187 @@ export interface ImageFile {
   readonly label: number;
   readonly size: number;
   readonly mtimeMs: number;
+  /** When the file's content, name or owner last changed: nobody can set it. */
+  readonly ctimeMs: number;
 }
 
 export interface FolderListing {
   readonly classes: readonly string[];
   readonly train: readonly ImageFile[];
+  /** For validation during training, where there are others for the test; else empty. */
+  readonly validation: readonly ImageFile[];
   readonly test: readonly ImageFile[];
+  /** All else that is there. */
+  readonly leftOut: readonly LeftOut[];
+}
+
+export interface ListingOptions {
+  /** Of each class's images, by a hash of their names, held out; undefined: the default; "none": all are for training. */
+  readonly share?: number | "none" | undefined;
+  /** Classes by label, such as a network's: folders are matched to them by name, and some may be absent. */
+  readonly classes?: readonly string[] | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export const DEFAULT_SHARE = 0.1;
 
-const EXTENSIONS = [".jpg", ".jpeg", ".png", ".webp"];
-const TEST_FOLDERS = ["val", "validation", "test"];
-/** Files whose sizes are asked for at the same time. */
-const AT_ONCE = 64;
+/** Names of the folders of each split, in any case. */
+const SPLIT_NAMES = {
+  train: ["train", "training"],
+  validation: ["val", "valid", "validation"],
+  test: ["test", "testing"],
+} as const;
+type Split = keyof typeof SPLIT_NAMES;
+const SPLITS = Object.keys(SPLIT_NAMES) as Split[];
 
-const invalid = (what: string, cause?: unknown) => new RevNetError("ERR_INVALID_DATA", what, { cause });
-const byCode = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
+/** Names of folders that are listed in a message. */
+const SHOWN = 10;
+
+const invalid = (what: string) => new RevNetError("ERR_INVALID_DATA", what);
+const splitOf = (name: string) => SPLITS.find((split) => (SPLIT_NAMES[split] as readonly string[]).includes(name.toLowerCase()));
+const listed = (names: readonly string[]) =>
+  names.length === 0
+    ? "nothing"
+    : `${names
+        .slice(0, SHOWN)
+        .map((name) => `${name}/`)
+        .join(", ")}${names.length > SHOWN ? `, and ${names.length - SHOWN} more` : ""}`;
 
 /**
- * @param share of each class's images, by a hash of their names, for validation; undefined: the default; "none": all are for training
- * @throws RevNetError ERR_INVALID_DATA; ERR_INVALID_ARGUMENT for a share where the folder has its own validation images
+ * @throws RevNetError ERR_INVALID_DATA; ERR_INVALID_ARGUMENT for a share where the folder has its own validation images; ERR_ABORTED
  */
-export async function listFolder(folder: string, share: number | "none" | undefined): Promise<FolderListing> {
-  const top = await subfolders(folder, "");
-  const base = top.includes("train") ? "train" : "";
-  const own = base && TEST_FOLDERS.find((name) => top.includes(name));
-  const classes = base ? await subfolders(folder, base) : top;
-  const where = path.join(folder, base);
-  if (classes.length < 2)
-    throw invalid(`${where}: expected a subfolder of images for each of at least two classes, found ${classes.length}`);
-  const train = await listClasses(folder, base, classes);
-  if (!own && share === "none") return { classes, train: train.flat(), test: [] };
-  if (!own) return { classes, ...divide(train, (share as number | undefined) ?? DEFAULT_SHARE, where) };
-  if (typeof share === "number")
-    throw new RevNetError("ERR_INVALID_ARGUMENT", `validationShare: ${folder} has its own validation images, in ${own}/`);
-  const testClasses = await subfolders(folder, own);
-  const stranger = testClasses.find((name) => !classes.includes(name));
-  if (stranger !== undefined) throw invalid(`${path.join(folder, own, stranger)}: there is no class '${stranger}' in ${where}`);
-  const test = await listClasses(folder, own, classes, testClasses);
-  return { classes, train: train.flat(), test: test.flat() };
-}
+export async function listFolder(folder: string, options: ListingOptions = {}): Promise<FolderListing> {
+  const { share, classes: known } = options;
+  const walker = await Walker.of(folder, options.signal);
+  const top = await walker.subfolders("");
+  const { folders, others } = readSplits(folder, top, known !== undefined);
+  const own = Object.keys(folders) as Split[];
+  if (typeof share === "number" && folders.validation !== undefined)
+    throw new RevNetError(
+      "ERR_INVALID_ARGUMENT",
+      `validationShare: ${folder} has its own validation images, in ${folders.validation}/`,
+    );
 
-async function subfolders(folder: string, below: string): Promise<string[]> {
-  const at = path.join(folder, below);
-  const entries = await readdir(at, { withFileTypes: true }).catch((cause: NodeJS.ErrnoException) => {
-    throw invalid(cause.code === "ENOENT" ? `${at}: there is no such folder` : `${at}: ${cause.message}`, cause);
-  });
-  const names: string[] = [];
-  for (const entry of entries) {
-    if (entry.name.startsWith(".")) continue;
-    const linked = entry.isSymbolicLink() ? await stat(path.join(at, entry.name)).catch(() => undefined) : undefined;
-    if (entry.isDirectory() || linked?.isDirectory()) names.push(entry.name);
+  // Without splits, all is what training is taken from.
+  const bases: [Split, string][] = own.length === 0 ? [["train", ""]] : own.map((split) => [split, folders[split]!]);
+  const found = new Map<Split, string[]>();
+  for (const [split, base] of bases) found.set(split, base === "" ? top : await walker.subfolders(base));
+  const classes = known ?? found.get("train")!;
+  const where = path.join(folder, bases[0]![1]);
+  if (others.length > 0 && found.get(bases[0]![0])!.length === 0) throw mixture(folder, top);
+  if (known === undefined && classes.length < 2)
+    throw invalid(
+      `${where}: expected a subfolder of images for each of at least two classes, found ${classes.length}${classes.length === 1 ? ` (${classes[0]}/)` : ""}`,
+    );
+  const starts: Start<{ split: Split; label: number } | "other">[] = [];
+  for (const [split, base] of bases)
+    for (const name of found.get(split)!) {
+      const label = classes.indexOf(name);
+      if (label < 0)
+        throw invalid(
+          `${path.join(folder, base, name)}: there is no class '${name}' ${known ? `among those expected: ${known.slice(0, SHOWN).join(", ")}${known.length > SHOWN ? ", ..." : ""}` : `in ${where}`}`,
+        );
+      starts.push({ name: base === "" ? name : `${base}/${name}`, use: { split, label } });
+    }
+  const images = await walker.images([...starts, ...others.map((name) => ({ name, use: "other" as const }))]);
+  if (own.length === 0) refuseInnerSplits(folder, images);
+  const lists = new Map<Split, ImageFile[][]>(bases.map(([split]) => [split, classes.map(() => [])]));
+  for (const { name, use, stats } of images) {
+    if (use === "other") throw mixture(folder, top);
+    const { size, mtimeMs, ctimeMs } = stats;
+    lists.get(use.split)![use.label]!.push({ name, label: use.label, size, mtimeMs, ctimeMs });
   }
-  return names.sort(byCode);
-}
+  for (const { name, use } of starts)
+    if (use !== "other" && lists.get(use.split)![use.label]!.length === 0) {
+      const at = path.join(folder, name);
+      const reason = walker.leftOut.find(({ file }) => file === at)?.reason;
+      if (use.split === "train" && known === undefined)
+        throw invalid(
+          `${at}: no images${reason === undefined ? `; expected ${IMAGE_EXTENSIONS.join(", ")}` : `: it is ${reason}`}`,
+        );
+      if (reason === undefined) walker.leftOut.push({ file: at, reason: "no images" });
+    }
+  for (const name of others)
+    walker.leftOut.push({ file: path.join(folder, name), reason: "no split's folder, and without images" });
+  for (const [split, base] of bases)
+    if (lists.get(split)!.every((files) => files.length === 0)) throw invalid(`${path.join(folder, base)}: no images of any class`);
 
-/** The images of each class; of those in `present`, if given, there must be some. */
-async function listClasses(folder: string, base: string, classes: string[], present = classes): Promise<ImageFile[][]> {
-  const lists: ImageFile[][] = [];
-  for (const [label, name] of classes.entries()) {
-    const below = path.join(base, name);
-    const files = present.includes(name) ? await listImages(folder, below, label) : [];
-    if (files.length === 0 && present.includes(name))
-      throw invalid(`${path.join(folder, below)}: no images; expected ${EXTENSIONS.join(", ")}`);
-    lists.push(files);
+  const whole = (split: Split) => lists.get(split)?.flat() ?? [];
+  const { leftOut } = walker;
+  // What is for the test is never for validation as well, where there are two.
+  const [validation, test] = [whole("validation"), whole("test")];
+  if (validation.length > 0 || share === "none" || !lists.has("train")) {
+    const both = validation.length > 0 && test.length > 0;
+    return {
+      classes,
+      train: whole("train"),
+      validation: both ? validation : [],
+      test: both || test.length > 0 ? test : validation,
+      leftOut,
+    };
   }
-  return lists;
+  if (test.length > 0 && share === undefined) return { classes, train: whole("train"), validation, test, leftOut };
+  const { train, held } = divide(lists.get("train")!, share ?? DEFAULT_SHARE, where);
+  return test.length > 0
+    ? { classes, train, validation: held, test, leftOut }
+    : { classes, train, validation, test: held, leftOut };
 }
 
-async function listImages(folder: string, below: string, label: number): Promise<ImageFile[]> {
-  const at = path.join(folder, below);
-  const found = await readdir(at, { recursive: true }).catch((cause: Error) => {
-    throw invalid(`${at}: ${cause.message}`, cause);
-  });
-  const names = found
-    .filter((name) => EXTENSIONS.includes(path.extname(name).toLowerCase()) && !path.basename(name).startsWith("."))
-    .map((name) => path.join(below, name).split(path.sep).join("/"))
-    .sort(byCode);
-  const files: ImageFile[] = [];
-  for (let first = 0; first < names.length; first += AT_ONCE)
-    files.push(...(await Promise.all(names.slice(first, first + AT_ONCE).map((name) => describeFile(folder, name, label)))));
-  return files;
+/** The folder of each split, none where all are classes; and what else is beside them. @param alone whether there may be no train/ */
+function readSplits(
+  folder: string,
+  top: readonly string[],
+  alone: boolean,
+): { folders: Partial<Record<Split, string>>; others: readonly string[] } {
+  const folders: Partial<Record<Split, string>> = {};
+  for (const name of top) {
+    const split = splitOf(name);
+    if (split === undefined) continue;
+    if (folders[split] !== undefined) throw mixture(folder, top, `${folders[split]}/ and ${name}/ are one split`);
+    folders[split] = name;
+  }
+  const any = Object.keys(folders).length > 0;
+  if (any && folders.train === undefined && !alone) throw mixture(folder, top, "there is no train/");
+  return { folders, others: any ? top.filter((name) => splitOf(name) === undefined) : [] };
 }
 
-/** A link that leads nowhere is listed all the same: reading it will tell. */
-async function describeFile(folder: string, name: string, label: number): Promise<ImageFile> {
-  const { size, mtimeMs } = await stat(path.join(folder, name)).catch(() => ({ size: 0, mtimeMs: 0 }));
-  return { name, label, size, mtimeMs };
+const mixture = (folder: string, top: readonly string[], what = "some of them are splits, and others have images as well") =>
+  invalid(
+    `${folder}: found ${listed(top)}, but ${what}; expected train/ with val/ or test/ or both, if any, or else a subfolder for each class ` +
+      "(one with the name of a split goes below train/)",
+  );
+
+/** DIR/CLASS/train and DIR/CLASS/val would otherwise be mixed. */
+function refuseInnerSplits(folder: string, images: readonly Found<unknown>[]): void {
+  const inner = new Map<Split, string>();
+  for (const { name } of images) {
+    const [, second, ...rest] = name.split("/");
+    const split = rest.length > 0 ? splitOf(second!) : undefined;
+    if (split) inner.set(split, path.posix.dirname(name).split("/").slice(0, 2).join("/"));
+  }
+  if (inner.size > 1)
+    throw invalid(
+      `${folder}: found ${listed([...inner.values()])}, splits in the classes' folders; expected the splits above: train/CLASS`,
+    );
 }
 
 /** Of a class's images: its share, but at least one for either use where there are two. */
 const heldOf = (count: number, share: number) => (share === 0 ? 0 : Math.min(count - 1, Math.max(1, Math.round(share * count))));
 
-/** The same images for validation each time, and nearly the same when images are added: those whose names hash lowest. */
-function divide(classes: readonly ImageFile[][], share: number, where: string): Pick<FolderListing, "train" | "test"> {
-  const held = new Set<ImageFile>();
+/** The same images are held out each time, and nearly the same when images are added: those whose names hash lowest. */
+function divide(classes: readonly ImageFile[][], share: number, where: string): { train: ImageFile[]; held: ImageFile[] } {
+  const chosen = new Set<ImageFile>();
   for (const files of classes) {
     const hash = (file: ImageFile) => createHash("sha256").update(file.name).digest("hex");
     const ranked = files.map((file) => ({ file, hash: hash(file) })).sort((a, b) => byCode(a.hash, b.hash));
-    for (const { file } of ranked.slice(0, heldOf(files.length, share))) held.add(file);
+    for (const { file } of ranked.slice(0, heldOf(files.length, share))) chosen.add(file);
   }
   const all = classes.flat();
-  const [train, test] = [all.filter((file) => !held.has(file)), all.filter((file) => held.has(file))];
-  if (train.length === 0 || test.length === 0)
+  const [train, held] = [all.filter((file) => !chosen.has(file)), all.filter((file) => chosen.has(file))];
+  if (train.length === 0 || held.length === 0)
     throw invalid(
-      `${where}: a validation share of ${share} leaves ${train.length} images to train on and ${test.length} to validate with; ` +
+      `${where}: a validation share of ${share} leaves ${train.length} images to train on and ${held.length} to validate with; ` +
         "expected at least one of each",
     );
-  return { train, test };
+  return { train, held };
 }

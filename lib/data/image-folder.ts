@@ -15,11 +15,14 @@ export const BROKEN_IMAGES = ["skip", "fail"] as const;
 export interface ImageFolderOptions {
   readonly shape: Shape;
   readonly validationShare?: number | undefined;
+  /** Classes by label that the folders are matched to. */
+  readonly classes?: readonly string[] | undefined;
   /** "skip" (default): report broken files and go on; "fail": the first one is an error. */
   readonly brokenImages?: (typeof BROKEN_IMAGES)[number] | undefined;
   /** So many of the images, chosen at random but always the same. */
   readonly trainCount?: number | undefined;
   readonly testCount?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
   /** Called where a pack is there but cannot be used. */
   readonly onWarning?: ((error: RevNetError) => void) | undefined;
 }
@@ -39,10 +42,12 @@ export async function openImageFolder(folder: string, options: ImageFolderOption
   const { shape, brokenImages = "skip" } = options;
   if (!hasPictures(shape))
     throw new RevNetError("ERR_INVALID_ARGUMENT", `image-folder: images have 1 or 3 channels, and the model takes ${shape[2]}`);
-  const listing = await listFolder(folder, options.validationShare);
+  const { classes, signal, validationShare: share } = options;
+  const listing = await listFolder(folder, { share, classes, signal });
   const train = sample(listing.train, options.trainCount);
   const test = sample(listing.test, options.testCount);
-  const pack = await usablePack(folder, shape, [...train, ...test], options.onWarning);
+  const { validation, leftOut } = listing;
+  const pack = await usablePack(folder, shape, [...train, ...validation, ...test], options.onWarning);
   const decoder = new Decoder(shape, pack?.file);
   try {
     const open = (files: readonly ImageFile[]) => new FolderSplit(folder, files, shape, decoder, pack, brokenImages);
@@ -52,7 +57,9 @@ export async function openImageFolder(folder: string, options: ImageFolderOption
       shape,
       classes: listing.classes,
       train: split,
+      ...(validation.length > 0 && { validation: open(validation) }),
       test: open(test),
+      leftOut,
       mean: (onProgress) => channelMeans(split, shape, onProgress),
       close: () => decoder.close(),
     };

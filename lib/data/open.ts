@@ -2,7 +2,7 @@
 import { RevNetError } from "../errors.js";
 import { checkBoolean, checkChoice, checkInteger, checkKeys, checkNumber, describe } from "../validation.js";
 import { readCifar10, readCifar100 } from "./cifar.js";
-import { type AnyDataset, type Dataset, type StreamedDataset, take } from "./dataset.js";
+import { type AnyDataset, type Dataset, holdOut, type StreamedDataset, take } from "./dataset.js";
 import { BROKEN_IMAGES, openImageFolder } from "./image-folder.js";
 import type { Shape } from "./picture.js";
 import { drawShapes } from "./shapes.js";
@@ -45,10 +45,17 @@ export interface DatasetOptions {
   coarse?: boolean | undefined;
   /** image-folder: [height, width, channels] that images are brought to; required there. */
   shape?: Shape | undefined;
-  /** image-folder without validation images of its own: the share of each class that is kept for it (default 0.1). */
+  /**
+   * The share of each class's training images that is held out for validation. Default: none, but 0.1 of an image-folder that has neither
+   * validation nor test images of its own; what is held out is then its `test` split.
+   */
   validationShare?: number | undefined;
+  /** image-folder: class names by label, such as a network's `classNames`: folders are matched to them by name, and some may be absent. */
+  classes?: readonly string[] | undefined;
   /** image-folder: "skip" (default) goes on without images that cannot be decoded, and reports them; "fail" does not. */
   brokenImages?: (typeof BROKEN_IMAGES)[number] | undefined;
+  /** Ends the reading of a folder, with ERR_ABORTED. */
+  signal?: AbortSignal | undefined;
   /** A pack that cannot be used, say. */
   onWarning?: ((error: RevNetError) => void) | undefined;
 }
@@ -61,7 +68,9 @@ const KEYS = [
   "coarse",
   "shape",
   "validationShare",
+  "classes",
   "brokenImages",
+  "signal",
   "onWarning",
 ] as const satisfies readonly (keyof DatasetOptions)[];
 
@@ -92,24 +101,34 @@ export async function openDataset(name: string, options: DatasetOptions = {}): P
   checkBoolean(coarse, "coarse", CODE);
   const known = checkChoice(name, DATASETS, "data set", CODE);
   if (known !== "image-folder")
-    for (const key of ["validationShare", "brokenImages"] as const)
+    for (const key of ["classes", "brokenImages"] as const)
       if (given[key] !== undefined) throw new RevNetError(CODE, `${key}: is for image-folder`);
   if (known === "shapes" && dataDir !== undefined) throw new RevNetError(CODE, "dataDir: shapes are drawn, and in no folder");
-  if (known === "shapes") return drawShapes(trainCount ?? SIZES.shapes.images, testCount ?? 1000, seed);
+  const share = given.validationShare === undefined ? undefined : checkShare(given.validationShare);
+  if (known === "shapes") return parted(await drawShapes(trainCount ?? SIZES.shapes.images, testCount ?? 1000, seed), share);
   if (typeof dataDir !== "string" || dataDir === "")
     throw new RevNetError(CODE, `dataDir: expected the folder that holds the files of ${name}`);
   if (known === "image-folder") return openFolder(dataDir, given);
   const dataset = await (known === "cifar-10" ? readCifar10(dataDir) : readCifar100(dataDir, coarse));
+  const whole = parted(dataset, share);
   return {
-    ...dataset,
-    train: take(dataset.train, trainCount ?? dataset.train.count),
-    test: take(dataset.test, testCount ?? dataset.test.count),
+    ...whole,
+    train: take(whole.train, trainCount ?? whole.train.count),
+    test: take(whole.test, testCount ?? whole.test.count),
   };
 }
 
+/** With a share of the training images as validation split. */
+function parted(dataset: Dataset, share: number | undefined): Dataset {
+  if (share === undefined || share === 0) return dataset;
+  const { train, held } = holdOut(dataset.train, share);
+  return { ...dataset, train, validation: held };
+}
+
 function openFolder(folder: string, options: DatasetOptions): Promise<StreamedDataset> {
-  const { validationShare, brokenImages } = options;
-  if (validationShare !== undefined) checkShare(validationShare);
+  const { classes, brokenImages } = options;
+  if (classes !== undefined && !(Array.isArray(classes) && classes.length > 0 && classes.every((name) => typeof name === "string")))
+    throw new RevNetError(CODE, `classes: expected an array of names, got ${describe(classes)}`);
   if (brokenImages !== undefined) checkBroken(brokenImages);
   return openImageFolder(folder, { ...options, shape: checkShape(options.shape) });
 }

@@ -20,7 +20,7 @@ import { flush } from "../formats/atomic.js";
 import type { ImageFile } from "./folder.js";
 import type { Shape } from "./picture.js";
 
-const MAGIC = Buffer.from("rvnpack1");
+const MAGIC = Buffer.from("rvnpack2");
 const TRAILER = 48;
 const MAX_INDEX_BYTES = 2 ** 29 - 1024; // of one string
 

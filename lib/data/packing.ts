@@ -1,7 +1,7 @@
 /** Makes the pack of a folder of images. */
 import path from "node:path";
 import { RevNetError } from "../errors.js";
-import type { BrokenImage } from "./dataset.js";
+import type { BrokenImage, LeftOut } from "./dataset.js";
 import { Decoder } from "./decoder.js";
 import { listFolder } from "./folder.js";
 import { PackWriter, packFile } from "./pack.js";
@@ -17,6 +17,8 @@ export interface Packing {
   readonly bytes: number;
   /** Images that could not be decoded, and are not in it. */
   readonly broken: readonly BrokenImage[];
+  /** What the folder has beside images. */
+  readonly leftOut: readonly LeftOut[];
 }
 
 const BATCH = 64;
@@ -31,8 +33,8 @@ export async function packFolder(
   { onProgress, signal }: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal | undefined } = {},
 ): Promise<Packing> {
   if (!hasPictures(shape)) throw new RevNetError("ERR_INVALID_ARGUMENT", `shape: images have 1 or 3 channels, got ${shape[2]}`);
-  const { train, test } = await listFolder(folder, "none");
-  const files = [...train, ...test];
+  const { train, validation, test, leftOut } = await listFolder(folder, { share: "none", signal });
+  const files = [...train, ...validation, ...test];
   const decoder = new Decoder(shape);
   const file = packFile(folder, shape);
   const broken: BrokenImage[] = [];
@@ -56,7 +58,7 @@ export async function packFolder(
       onProgress?.(Math.min(files.length, first + BATCH), files.length);
     }
     await writer.finish();
-    return { file, images: files.length - broken.length, bytes, broken };
+    return { file, images: files.length - broken.length, bytes, broken, leftOut };
   } catch (error) {
     await writer?.abandon();
     throw error;

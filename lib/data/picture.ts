@@ -1,6 +1,6 @@
 /**
  * From an image file to a network's input, in two parts. First a *picture*: the image decoded, turned upright, and resized so
- * that it just covers 8/7 of the input's height and width (256 for 224). Then the *crop*: the input's size out of the middle of
+ * that it just covers 8/7 of the input's height and width (256 for 224); a smaller image that covers the input stays as it is. Then the *crop*: the input's size out of the middle of
  * the picture, or a random part of it, resized. A pack (pack.ts) keeps pictures, so a packed image and its file give the same bits.
  */
 import type Sharp from "sharp";
@@ -16,7 +16,7 @@ export interface Picture {
   readonly pixels: Uint8Array;
 }
 
-/** Pictures are larger than the input by this: what is usual, 256 for 224. */
+/** Pictures are larger than the input by at most this: what is usual, 256 for 224. */
 const MARGIN = 8 / 7;
 /** Of the sides of what is kept of an image; the middle of one that is longer. It bounds a picture's bytes. */
 const MAX_ASPECT = 4;
@@ -28,18 +28,48 @@ const MAX_PIXELS = 2 ** 28;
 /** Image files are grey or RGB. */
 export const hasPictures = ([, , channels]: Shape): boolean => channels === 1 || channels === 3;
 
-/** Whether bytes begin as a JPEG, PNG or WebP file does. */
+/** Extensions of the files that the decoder reads, in lower case. */
+export const IMAGE_EXTENSIONS: readonly string[] = [
+  ".jpg",
+  ".jpeg",
+  ".jpe",
+  ".jfif",
+  ".png",
+  ".webp",
+  ".gif",
+  ".tif",
+  ".tiff",
+  ".avif",
+];
+/** The same for messages. */
+export const IMAGE_FORMATS = "JPEG, PNG, WebP, GIF, TIFF or AVIF";
+
+/** Bytes in Latin-1 that files begin with, at an offset; some hold another mark further on. */
+const MAGIC: readonly (readonly [at: number, bytes: string])[][] = [
+  [[0, "\xff\xd8\xff"]],
+  [[0, "\x89PNG\r\n"]],
+  [
+    [0, "RIFF"],
+    [8, "WEBP"],
+  ],
+  [[0, "GIF8"]],
+  [[0, "II*\0"]],
+  [[0, "MM\0*"]],
+  [[4, "ftypavi"]],
+];
+
+/** Whether bytes begin as a file of one of IMAGE_FORMATS does. */
 export function isEncoded(bytes: Uint8Array): boolean {
-  const starts = (at: number, ...magic: number[]) => magic.every((byte, i) => bytes[at + i] === byte);
-  const webp = starts(0, 0x52, 0x49, 0x46, 0x46) && starts(8, 0x57, 0x45, 0x42, 0x50);
-  return starts(0, 0xff, 0xd8, 0xff) || starts(0, 0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a) || webp;
+  const starts = (at: number, magic: string) => Array.from(magic).every((byte, i) => bytes[at + i] === byte.charCodeAt(0));
+  return MAGIC.some((marks) => marks.every(([at, magic]) => starts(at, magic)));
 }
 
 /** Rejects with an Error that says what is wrong with the file's bytes. */
 export async function decodePicture(bytes: Uint8Array, [height, width, channels]: Shape): Promise<Picture> {
   if (bytes.length === 0) throw new Error("the file is empty");
-  if (!isEncoded(bytes)) throw new Error("it is not a JPEG, PNG or WebP file");
-  const open = () => loadSharp()(bytes, { limitInputPixels: MAX_PIXELS, failOn: "warning" });
+  if (!isEncoded(bytes)) throw new Error(`it is not a ${IMAGE_FORMATS} file`);
+  // "error" leaves mere warnings (an odd revision, stray bytes between markers) to pass, and stops where the data end early.
+  const open = () => loadSharp()(bytes, { limitInputPixels: MAX_PIXELS, failOn: "error" });
   const image = upright(await open().metadata().catch(damaged("its header")));
   let pipeline = open().autoOrient();
   const kept = {
@@ -48,21 +78,44 @@ export async function decodePicture(bytes: Uint8Array, [height, width, channels]
   };
   if (kept.width < image.width || kept.height < image.height)
     pipeline = pipeline.extract({ ...kept, left: (image.width - kept.width) >> 1, top: (image.height - kept.height) >> 1 });
-  const scale = Math.max((MARGIN * height) / kept.height, (MARGIN * width) / kept.width);
-  const size = {
-    width: Math.max(width, Math.round(scale * kept.width)),
-    height: Math.max(height, Math.round(scale * kept.height)),
-  };
+  const size = pictureSize(kept, [height, width]);
+  if (size.width !== kept.width || size.height !== kept.height) pipeline = pipeline.resize({ ...size, fit: "fill" });
   const { data, info } = await pipeline
-    .resize({ ...size, fit: "fill" })
     .flatten({ background: "white" })
-    .toColourspace(channels === 1 ? "b-w" : "srgb")
+    .toColourspace("srgb")
     .raw({ depth: "uchar" })
     .toBuffer({ resolveWithObject: true })
     .catch(damaged("its image data"));
-  if (info.channels !== channels || info.width !== size.width || info.height !== size.height)
+  if (info.channels !== 3 || info.width !== size.width || info.height !== size.height)
     throw new Error(`it decodes to ${info.width}x${info.height}x${info.channels}`);
-  return { ...size, pixels: data };
+  return { ...size, pixels: channels === 1 ? luma(data) : data };
+}
+
+/**
+ * What an image is resized to. One that covers the input and not MARGIN of it stays as it is: interpolation would only blur it. A larger
+ * one is reduced to MARGIN of the input, a smaller one enlarged until it covers the input.
+ */
+export function pictureSize(
+  image: { readonly height: number; readonly width: number },
+  [height, width]: readonly [number, number],
+): { height: number; width: number } {
+  const cover = Math.max(height / image.height, width / image.width);
+  const scale = Math.min(Math.max(1, cover), MARGIN * cover);
+  return {
+    width: Math.max(width, Math.round(scale * image.width)),
+    height: Math.max(height, Math.round(scale * image.height)),
+  };
+}
+
+/** Weights of red, green and blue in brightness (ITU-R BT.601), in units of 2^-16; together 2^16, so that grey stays what it is. */
+const LUMA = [19595, 38470, 7471] as const;
+
+/** Brightness of interleaved red, green and blue, rounded. */
+export function luma(rgb: Uint8Array): Uint8Array {
+  const grey = new Uint8Array(rgb.length / 3);
+  for (let i = 0; i < grey.length; i++)
+    grey[i] = (LUMA[0] * rgb[3 * i]! + LUMA[1] * rgb[3 * i + 1]! + LUMA[2] * rgb[3 * i + 2]! + 2 ** 15) >>> 16;
+  return grey;
 }
 
 /** In words of our own: what the decoder says ends with a text that all its threads share, which may be of another image, or empty. */
@@ -88,7 +141,7 @@ export function cropCentre({ height, width, pixels }: Picture, [h, w, c]: Shape,
 }
 
 /**
- * An image's bytes as pixels of the shape: a JPEG, PNG or WebP file is decoded, resized and cropped to its middle; pixels of that shape
+ * An image's bytes as pixels of the shape: an image file is decoded, resized and cropped to its middle; pixels of that shape
  * are taken as they are.
  * @param where what messages call the image
  * @throws RevNetError ERR_INVALID_DATA, ERR_SHARP_MISSING
@@ -99,7 +152,7 @@ export async function toPixels(image: Uint8Array, shape: Shape, where: string): 
   if (!isEncoded(image) || !hasPictures(shape)) {
     if (image.length === elements) return image;
     if (!hasPictures(shape)) throw invalid(`expected ${shape.join(" x ")} = ${elements} bytes, got ${image.length}`);
-    throw invalid(`expected ${shape.join(" x ")} = ${elements} bytes, or those of a JPEG, PNG or WebP file, got ${image.length}`);
+    throw invalid(`expected ${shape.join(" x ")} = ${elements} bytes, or those of a ${IMAGE_FORMATS} file, got ${image.length}`);
   }
   try {
     const pixels = new Uint8Array(elements);

@@ -20,7 +20,7 @@ import { type Shape, toPixels } from "./picture.js";
 
 /** What a sequence of one's own gives. */
 export interface LabelledImage {
-  /** [height][width][channels] bytes of the data set's shape; or the bytes of a JPEG, PNG or WebP file, which are resized. */
+  /** [height][width][channels] bytes of the data set's shape; or the bytes of an image file, which are resized. */
   readonly image: Uint8Array;
   /** In [0, classes). */
   readonly label: number;
@@ -43,7 +43,9 @@ export interface DatasetInput {
   readonly classes: readonly string[];
   /** What is trained on. */
   readonly train: AnySplit | ImageSequence | ImageSource;
-  /** What validation and evaluation use. */
+  /** What validation during training uses, and with it `patience` and the best checkpoint; default: `test`. */
+  readonly validation?: AnySplit | ImageSequence | ImageSource;
+  /** What evaluation uses. */
   readonly test: AnySplit | ImageSequence | ImageSource;
 }
 
@@ -70,16 +72,19 @@ export function isSequence(value: unknown): value is ImageSequence | ImageSource
  * @throws RevNetError ERR_INVALID_DATA naming the image by its index; ERR_ABORTED; ERR_SHARP_MISSING
  */
 export async function readDataset(input: DatasetInput | AnyDataset, modelShape: Shape, signal?: AbortSignal): Promise<AnyDataset> {
-  if (!isSequence(input.train) && !isSequence(input.test)) return input as AnyDataset;
   const { name, shape = modelShape, classes } = input;
-  const read = (key: "train" | "test"): Promise<AnySplit> => {
-    const split = input[key];
+  if (![input.train, input.validation, input.test].some(isSequence)) return input as AnyDataset;
+  const read = (key: "train" | "validation" | "test"): Promise<AnySplit> => {
+    const split = input[key]!;
     return readSplit(split, { shape, classes: classes.length, where: `data.${key}`, signal });
   };
   const [train, test] = [await read("train"), await read("test")];
-  if (!isStreamed(train) && !isStreamed(test)) return { name, shape, classes, train, test };
+  const held = input.validation === undefined ? undefined : await read("validation");
+  if (!isStreamed(train) && !isStreamed(test) && !(held && isStreamed(held)))
+    return { name, shape, classes, train, ...(held && { validation: held }), test };
+  const validation = held && { validation: held };
   const mean = train instanceof SourceSplit ? train.mean : await meanImage(train as Split);
-  return { name, shape, classes, train, test, mean: async () => mean, close: async () => {} };
+  return { name, shape, classes, train, ...validation, test, mean: async () => mean, close: async () => {} };
 }
 
 async function readSplit(split: DatasetInput["train"], reading: Reading): Promise<AnySplit> {

@@ -17,7 +17,7 @@ export function loadSharp(load: (name: string) => unknown = require): typeof Sha
   } catch (cause) {
     throw new RevNetError(
       "ERR_SHARP_MISSING",
-      `reading JPEG, PNG and WebP images needs the package sharp, which cannot be loaded: run \`npm install sharp\` (${(cause as Error).message.split("\n")[0]})`,
+      `reading image files needs the package sharp, which cannot be loaded: run \`npm install sharp\` (${(cause as Error).message.split("\n")[0]})`,
       { cause },
     );
   }

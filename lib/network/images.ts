@@ -20,7 +20,7 @@ export interface Preprocessing {
 
 /** [count][height][width][channels], 0 to 255. */
 export type Images = Uint8Array | Float32Array | Float64Array;
-/** The bytes of JPEG, PNG or WebP files, one image each; or of one image's pixels, [height][width][channels]. */
+/** The bytes of image files, one image each; or of one image's pixels, [height][width][channels]. */
 export type ImageFiles = readonly Uint8Array[];
 /** One class for each image, in [0, classes). */
 export type Labels = Int32Array | readonly number[];

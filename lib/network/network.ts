@@ -182,7 +182,7 @@ export class Network {
 
   /**
    * Class probabilities by the running statistics, [count][classes].
-   * @param pixels any count of images: [count][height][width][channels], 0 to 255; or an array of JPEG, PNG or WebP files, each its bytes,
+   * @param pixels any count of images: [count][height][width][channels], 0 to 255; or an array of image files (JPEG, PNG, WebP, GIF, TIFF, AVIF), each its bytes,
    *   which are turned upright, resized, and cropped to their middle, as those of data sets are
    * @returns count * classes numbers; each image's sum to 1
    * @throws RevNetError ERR_INVALID_DATA naming the file by its index, if it cannot be decoded; ERR_SHARP_MISSING

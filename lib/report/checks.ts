@@ -20,6 +20,12 @@ export const nullable =
   (value, where) =>
     value === null ? null : check(value, where);
 
+/** A key that older files have not. */
+export const optional =
+  <T>(check: Check<T>): Check<T | undefined> =>
+  (value, where) =>
+    value === undefined ? undefined : check(value, where);
+
 export const list =
   <T>(check: Check<T>): Check<T[]> =>
   (value, where) =>

@@ -19,7 +19,8 @@ export interface Content {
 }
 
 export function contentOf(run: RunFiles): Content {
-  const { analysis, verifications, brokenImages } = run;
+  const { analysis, verifications, brokenImages, summary } = run;
+  const unused = summary?.leftOut;
   const curves = stepCharts([run], [""]);
   const verified = verifications.length > 0 ? verificationCharts(verifications) : [];
   const planned = analysis && analysis.memory.length > 0 ? depthChart(analysis.memory) : undefined;
@@ -33,7 +34,7 @@ export function contentOf(run: RunFiles): Content {
       ...(planned ? [{ id: "memory", html: memory(analysis!.memory, chartFigure(planned)) }] : []),
       ...(inverted ? [{ id: "reconstruction", html: reconstruction(analysis!.reconstruction!, chartFigure(inverted)) }] : []),
       ...(analysis ? [{ id: "evaluation", html: evaluation(analysis) }] : []),
-      ...(brokenImages.size > 0 ? [{ id: "left-out", html: leftOut(brokenImages) }] : []),
+      ...(brokenImages.size > 0 || (unused?.count ?? 0) > 0 ? [{ id: "left-out", html: leftOut(brokenImages, unused) }] : []),
       { id: "settings", html: settings(run) },
     ],
     charts: [...curves, ...verified, ...(planned ? [planned] : []), ...(inverted ? [inverted] : [])],

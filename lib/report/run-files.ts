@@ -5,7 +5,7 @@ import { parseJson, readJson } from "../files/json.js";
 import { isAbsent, OpenFile } from "../files/open.js";
 import type { MemoryReport } from "../native/index.js";
 import type { Analysis } from "./analysis.js";
-import { type Check, count, flag, list, nullable, number, record, text } from "./checks.js";
+import { type Check, count, flag, list, nullable, number, optional, record, text } from "./checks.js";
 
 export interface StepRow {
   step: number;
@@ -45,6 +45,7 @@ export interface SummaryRow {
   memory: MemoryReport;
   reconstruction: { exact: boolean | null; outOfRange: number };
   weightsSha256: string;
+  leftOut: { count: number; reasons: { reason: string; count: number; files: string[] }[] } | undefined;
 }
 export interface Config {
   model: { name: string; units: number[] };
@@ -124,6 +125,12 @@ const summary = record<SummaryRow>({
   memory: memoryReport,
   reconstruction: record<SummaryRow["reconstruction"]>({ exact: nullable(flag), outOfRange: count }),
   weightsSha256: text,
+  leftOut: optional(
+    record<NonNullable<SummaryRow["leftOut"]>>({
+      count,
+      reasons: list(record<NonNullable<SummaryRow["leftOut"]>["reasons"][number]>({ reason: text, count, files: list(text) })),
+    }),
+  ),
 });
 const png: Check<string> = (value, where) => {
   if (/^data:image\/png;base64,[A-Za-z0-9+/]+=*$/.test(text(value, where))) return value as string;

@@ -234,22 +234,37 @@ function image({ index, label, prediction, loss, image: source }: Mistake, class
   return html`<figure>${drawn}<figcaption><b>${classes[prediction]!}</b><br>is ${classes[label]!}<br><small>#${index}, loss ${figure(loss, 2)}</small></figcaption></figure>\n`;
 }
 
-/** Images that could not be decoded: at least one. */
-export function leftOut(images: RunFiles["brokenImages"]): Html {
-  const more = images.size - MAX_LEFT_OUT;
+/** Images that could not be decoded, and what the folder has beside images: at least one of the two. */
+export function leftOut(images: RunFiles["brokenImages"], unused: SummaryRow["leftOut"]): Html {
   return section(
     "left-out",
     "Left out",
-    html`<p>${whole(images.size)} ${images.size === 1 ? "image file" : "image files"} could not be decoded. In training, other images took their places; in tests they count for nothing.</p>`,
-    table(
-      [
-        ["file", "what is wrong"],
-        ...[...images].slice(0, MAX_LEFT_OUT).map(([file, reason]) => [html`<code>${file}</code>`, reason]),
-      ],
-      "left-out",
-    ),
-    more > 0 ? html`<p>And ${whole(more)} more, in metrics.jsonl.</p>` : html``,
+    images.size > 0 ? broken(images) : html``,
+    unused && unused.count > 0
+      ? html`<p>${whole(unused.count)} ${unused.count === 1 ? "entry" : "entries"} of the folder ${unused.count === 1 ? "is" : "are"} not used as an image.</p>${table(
+          [
+            ["why", "how many", "the first"],
+            ...unused.reasons.map(({ reason, count, files }) => [
+              reason,
+              whole(count),
+              html`${files.map((file) => html`<code>${file}</code><br>`)}`,
+            ]),
+          ],
+          "left-out",
+        )}`
+      : html``,
   );
+}
+
+function broken(images: RunFiles["brokenImages"]): Html {
+  const more = images.size - MAX_LEFT_OUT;
+  return html`<p>${whole(images.size)} ${images.size === 1 ? "image file" : "image files"} could not be decoded. In training, other images took their places; in tests they count for nothing.</p>${table(
+    [
+      ["file", "what is wrong"],
+      ...[...images].slice(0, MAX_LEFT_OUT).map(([file, reason]) => [html`<code>${file}</code>`, reason]),
+    ],
+    "left-out",
+  )}${more > 0 ? html`<p>And ${whole(more)} more, in metrics.jsonl.</p>` : html``}`;
 }
 
 const COMPARED: [string, (summary: SummaryRow) => string | Html][] = [

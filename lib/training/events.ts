@@ -1,5 +1,6 @@
 /** What a run reports while it trains. */
 import type { MemoryReport } from "../../binding.js";
+import type { LeftOutSummary } from "../data/left-out.js";
 import type { Summary } from "./summary.js";
 
 /** With `ui`: once, as soon as the live page is there. */
@@ -29,6 +30,10 @@ export interface DataEvent {
   done: number;
   total: number;
 }
+/** Once, before `start`: what the folder of an image-folder has beside the images that are used, where it has anything. */
+export interface LeftOutEvent extends LeftOutSummary {
+  type: "leftOut";
+}
 /** An image that cannot be decoded, the first time that the run meets it; another one took its place. */
 export interface BrokenImageEvent {
   type: "brokenImage";
@@ -57,7 +62,7 @@ export interface OutOfRangeEvent {
   /** Elements that left the range. */
   count: number;
 }
-/** Running statistics on the test split. */
+/** Running statistics on the validation split, or on the test split where the data set has no other. */
 export interface ValidationEvent {
   type: "validation";
   step: number;
@@ -116,6 +121,7 @@ export interface DoneEvent {
 export type TrainingEvent =
   | DataEvent
   | UiEvent
+  | LeftOutEvent
   | StartEvent
   | BrokenImageEvent
   | StepEvent

@@ -1,5 +1,6 @@
 /** The end of a run: the parameters that it leaves, its summary, and its files. */
 import { type AnyDataset, readImages } from "../data/dataset.js";
+import { leftOutOf } from "../data/left-out.js";
 import type { RevNetError } from "../errors.js";
 import type { Network } from "../network/network.js";
 import type { Reconstruction } from "../network/probe.js";
@@ -37,13 +38,28 @@ export async function finish(run: Ended): Promise<{ summary: Summary; fileError:
   const reconstruction = complete && settings.activations === "reversible" ? await invert(run) : undefined;
   const last = journal.history.validations.at(-1);
   const validation = restored ? best.best : last?.step === progress.step ? last : null;
-  const summary = summarize(run, validation, reconstruction);
+  // Where validation had a split of its own, the test split is for the end alone.
+  const tested = complete && dataset.validation ? await test(run, validation?.step ?? progress.step) : undefined;
+  const summary = summarize(run, { validation, tested }, reconstruction);
   const { batchSize, streams, precision, threads } = settings;
   const { spec, device } = network;
-  const findings = { spec, dataset, plan: { batchSize, streams, precision, threads, device }, evaluation, reconstruction };
+  const findings = {
+    spec,
+    dataset,
+    plan: { batchSize, streams, precision, threads, device },
+    evaluation: tested ?? evaluation,
+    reconstruction,
+  };
   const fileError = (await keeper?.finish(network, summary, findings)) ?? unkept;
   if (complete) await journal.send({ type: "done", summary });
   return { summary, fileError };
+}
+
+async function test({ settings, dataset, network, journal }: Ended, step: number): Promise<NonNullable<Findings["evaluation"]>> {
+  const { batchSize, signal } = settings;
+  const evaluation = await network.evaluate(dataset.test, { batchSize, ...(signal && { signal }) });
+  await journal.reportBroken(step, evaluation.broken);
+  return { ...evaluation, step };
 }
 
 /** Gives the network the parameters of the best validation. Whether it has them now. */
@@ -69,11 +85,16 @@ async function invert({ settings, dataset, network }: Ended): Promise<Reconstruc
   return network.reconstruct(await readImages(dataset.train, first));
 }
 
-/** @param validation of the weights that the network has now */
-function summarize(run: Ended, validation: Best | null, reconstruction: Reconstruction | undefined): Summary {
-  const { settings, network, journal, progress, stepsPerEpoch, memory } = run;
+/** @param evaluations of the weights that the network has now */
+function summarize(
+  run: Ended,
+  { validation, tested }: { validation: Best | null; tested: Findings["evaluation"] },
+  reconstruction: Reconstruction | undefined,
+): Summary {
+  const { settings, dataset, network, journal, progress, stepsPerEpoch, memory } = run;
   const { activations, streams, precision, threads, seed, batchSize } = settings;
   const { steps } = journal.history;
+  const final = dataset.validation ? tested : validation;
   const stepMilliseconds = stepStatistics(steps.map(({ milliseconds }) => milliseconds));
   return {
     model: network.spec.name,
@@ -89,12 +110,15 @@ function summarize(run: Ended, validation: Best | null, reconstruction: Reconstr
     steps: progress.step,
     epochs: progress.step / stepsPerEpoch,
     trainLoss: steps.length > 0 ? averages(steps.slice(-stepsPerEpoch)).loss : null,
-    testLoss: validation?.loss ?? null,
-    testError: validation?.error ?? null,
+    testLoss: final?.loss ?? null,
+    testError: final?.error ?? null,
+    validationLoss: (dataset.validation && validation?.loss) ?? null,
+    validationError: (dataset.validation && validation?.error) ?? null,
     stepMilliseconds,
     imagesPerSecond: stepMilliseconds.median > 0 ? (1000 * batchSize) / stepMilliseconds.median : 0,
     memory,
     reconstruction: { exact: reconstruction ? reconstruction.max === 0 : null, outOfRange: journal.outOfRange },
+    leftOut: leftOutOf(dataset),
     brokenImages: journal.brokenImages,
     weightsSha256: network.weightsSha256(),
   };

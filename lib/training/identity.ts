@@ -21,6 +21,7 @@ export async function identityOf(settings: Settings, dataset: AnyDataset, networ
     model,
     data: dataset.name,
     trainCount: dataset.train.count,
+    ...(dataset.validation && { validationCount: dataset.validation.count }),
     testCount: dataset.test.count,
     images: await sha256(dataset),
     batchSize,
@@ -68,7 +69,7 @@ function show(value: unknown): string {
   return text.length > 100 ? `${text.slice(0, 100)}...` : text;
 }
 
-async function sha256({ train, test }: AnyDataset): Promise<string> {
+async function sha256({ train, validation, test }: AnyDataset): Promise<string> {
   const hash = createHash("sha256");
   const pacer = new Pacer();
   const update = async (split: AnySplit) => {
@@ -84,6 +85,7 @@ async function sha256({ train, test }: AnyDataset): Promise<string> {
       }
   };
   await update(train);
+  if (validation) await update(validation);
   await update(test);
   return hash.digest("hex");
 }

@@ -1,5 +1,6 @@
 /** The figures a run ends with: summary.json. */
 import type { MemoryReport } from "../../binding.js";
+import type { LeftOutSummary } from "../data/left-out.js";
 import type { Precision } from "../network/device.js";
 import type { Activations, Streams } from "../network/recorder.js";
 
@@ -25,6 +26,10 @@ export interface Summary {
   testLoss: number | null;
   /** Fraction classified wrongly. */
   testError: number | null;
+  /** Of the validation split, where the data set has one apart from the test split; else null. */
+  validationLoss: number | null;
+  /** Fraction classified wrongly. */
+  validationError: number | null;
   stepMilliseconds: { median: number; p10: number; p90: number };
   /** By the median step. */
   imagesPerSecond: number;
@@ -36,6 +41,8 @@ export interface Summary {
     /** Elements of fixed-point streams that left their range, over all steps. */
     outOfRange: number;
   };
+  /** What the folder of an image-folder has beside the images that are used; the count is 0 for other data. */
+  leftOut: LeftOutSummary;
   /** Images that could not be decoded, in the order in which the run met them. */
   brokenImages: { file: string; reason: string }[];
   /** Of all parameters and running statistics, by name. */

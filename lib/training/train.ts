@@ -1,5 +1,6 @@
 /** trainRevNet: from options to a network that is ready to be trained. */
 import { type AnyDataset, type Dataset, meanImage } from "../data/dataset.js";
+import { leftOutOf } from "../data/left-out.js";
 import { openDataset } from "../data/open.js";
 import { readDataset } from "../data/sequence.js";
 import { RevNetError } from "../errors.js";
@@ -40,6 +41,8 @@ async function train(settings: Settings, send: Send): Promise<TrainingResult> {
 async function trainOn(dataset: AnyDataset, settings: Settings, send: Send): Promise<TrainingResult> {
   throwIfAborted(settings.signal, 0);
   const spec = specFor(settings.model, dataset);
+  const leftOut = leftOutOf(dataset);
+  if (leftOut.count > 0) void send({ type: "leftOut", ...leftOut });
   if (settings.batchSize > dataset.train.count)
     throw new RevNetError(
       "ERR_INVALID_ARGUMENT",
@@ -70,6 +73,7 @@ async function openData(settings: Settings, send: Send): Promise<AnyDataset> {
     validationShare,
     brokenImages,
     shape,
+    ...(data === "image-folder" && { signal }),
     onWarning: ({ code, message }) => void send({ type: "warning", step: 0, code, message }),
   });
 }

@@ -235,10 +235,12 @@ export class Trainer {
     const step = this.#done;
     throwIfAborted(signal, step);
     const start = performance.now();
-    const evaluation = await this.#network.evaluate(this.#dataset.test, { batchSize, ...(signal && { signal }) });
+    const { validation: apart, test } = this.#dataset;
+    const evaluation = await this.#network.evaluate(apart ?? test, { batchSize, ...(signal && { signal }) });
     const { loss, error } = evaluation;
-    // The report shows the one of the network that is kept.
-    if (patience === undefined || this.#best.isBeatenBy(evaluation)) this.#evaluation = { ...evaluation, step };
+    // The report shows the one of the network that is kept, on the test split.
+    if (apart) this.#evaluation = undefined;
+    else if (patience === undefined || this.#best.isBeatenBy(evaluation)) this.#evaluation = { ...evaluation, step };
     await this.#journal.reportBroken(step, evaluation.broken);
     await this.#journal.report({
       type: "validation",

@@ -103,7 +103,7 @@ describe("image-folder", () => {
       "train/blue/002.webp",
     ]);
     expect(first!.broken[0]!.reason).to.match(/^its (header|image data) cannot be read: damaged or cut short$/);
-    expect(first!.broken[1]!.reason).to.equal("it is not a JPEG, PNG or WebP file");
+    expect(first!.broken[1]!.reason).to.equal("it is not a JPEG, PNG, WebP, GIF, TIFF or AVIF file");
     expect(second!.broken).to.deep.equal([]);
     const plain = await all(train.batches(request(0, 1, { resizedCrop: 0 })));
     // Rows 1 and 2 were to be the broken ones; image 3 stands in for both.

@@ -1,6 +1,15 @@
 /** From an image file to a network's input: which way up, which part of it, and how it is resized. */
 import { expect } from "chai";
-import { type Box, cropCentre, cropResized, decodePicture, type Picture, randomBox, type Shape } from "../../lib/data/picture.js";
+import {
+  type Box,
+  cropCentre,
+  cropResized,
+  decodePicture,
+  type Picture,
+  pictureSize,
+  randomBox,
+  type Shape,
+} from "../../lib/data/picture.js";
 import { loadSharp } from "../../lib/data/sharp.js";
 import { picture } from "../support/pictures.js";
 
@@ -35,9 +44,96 @@ describe("pictures", () => {
     expect(await size(40, 40)).to.deep.equal([16, 16]);
     expect(await size(80, 40)).to.deep.equal([32, 16]);
     expect(await size(40, 80)).to.deep.equal([16, 32]);
-    expect(await size(3, 2)).to.deep.equal([24, 16]);
-    expect(await size(400, 10)).to.deep.equal([64, 16]);
-    expect(await size(10, 400)).to.deep.equal([16, 64]);
+    expect(await size(3, 2)).to.deep.equal([21, 14]);
+    expect(await size(400, 10)).to.deep.equal([56, 14]);
+    expect(await size(10, 400)).to.deep.equal([14, 56]);
+  });
+
+  it("stay as they are where they cover the input and not 8/7 of it, pixel by pixel", async () => {
+    for (const [width, height] of [
+      [14, 14],
+      [16, 15],
+      [14, 30],
+      [15, 56],
+    ] as const) {
+      const colour = (x: number, y: number): Colour => [(17 * x + 31 * y) % 256, (101 * x * y) % 256, (x * x + 7 * y) % 256];
+      const made = await decodePicture(await draw(width, height, colour), [14, 14, 3]);
+      expect([made.width, made.height]).to.deep.equal([width, height]);
+      const expected = Array.from({ length: width * height }, (_, i) => colour(i % width, Math.floor(i / width))).flat();
+      expect([...made.pixels], `${width} x ${height}`).to.deep.equal(expected);
+    }
+  });
+
+  it("are enlarged no further than they must, and the less the nearer they are", () => {
+    expect(pictureSize({ width: 13, height: 26 }, [14, 14])).to.deep.equal({ width: 14, height: 28 });
+    expect(pictureSize({ width: 17, height: 17 }, [14, 14])).to.deep.equal({ width: 16, height: 16 });
+    expect(pictureSize({ width: 100, height: 20 }, [10, 40])).to.deep.equal({ width: 57, height: 11 });
+  });
+
+  it("are grey by ITU-R 601 where the input is, and grey files are what they were", async () => {
+    const colours: [Colour, number][] = [
+      [[255, 0, 0], 76],
+      [[0, 255, 0], 150],
+      [[0, 0, 255], 29],
+      [[255, 255, 255], 255],
+      [[10, 200, 90], 131],
+      [[77, 77, 77], 77],
+    ];
+    for (const [colour, expected] of colours) {
+      const { pixels } = await decodePicture(await draw(14, 14, () => colour), [14, 14, 1]);
+      expect(
+        pixels.every((value) => value === expected),
+        `${colour}: ${pixels[0]}`,
+      ).to.equal(true);
+    }
+    const grey = Uint8Array.from({ length: 196 }, (_, i) => i);
+    const file = await loadSharp()(grey, { raw: { width: 14, height: 14, channels: 1 } })
+      .toColourspace("b-w")
+      .png()
+      .toBuffer();
+    expect([...(await decodePicture(file, [14, 14, 1])).pixels]).to.deep.equal([...grey]);
+  });
+
+  describe("of files that are odd", () => {
+    const bytesBefore = (file: Buffer, marker: number, count: number) => {
+      const at = file.indexOf(Buffer.of(0xff, marker));
+      return Buffer.concat([file.subarray(0, at), Buffer.alloc(count, 0x5a), file.subarray(at)]);
+    };
+    const jpeg = () => picture([200, 50, 60], 1, 40, 30, "jpeg");
+    /** With a JFIF header of a revision. */
+    const revised = (file: Buffer, major: number, minor: number) => {
+      const header = Buffer.from([0xff, 0xe0, 0, 16, ...Buffer.from("JFIF\0"), major, minor, 0, 0, 1, 0, 1, 0, 0]);
+      return Buffer.concat([file.subarray(0, 2), header, file.subarray(2)]);
+    };
+    const harmless: [what: string, change: (file: Buffer) => Buffer][] = [
+      ["JFIF revision 0.00", (file) => revised(file, 0, 0)],
+      ["JFIF revision 2.01", (file) => revised(file, 2, 1)],
+      ["bytes before a table", (file) => bytesBefore(file, 0xc4, 18)],
+      ["bytes before the scan", (file) => bytesBefore(file, 0xda, 5)],
+      ["bytes after the end", (file) => Buffer.concat([file, Buffer.alloc(100, 7)])],
+    ];
+    for (const [what, change] of harmless)
+      it(`are the same with ${what}`, async () => {
+        const file = await jpeg();
+        const changed = change(file);
+        expect(changed.equals(file)).to.equal(false);
+        const [expected, made] = [await decodePicture(file, [14, 14, 3]), await decodePicture(changed, [14, 14, 3])];
+        expect(Buffer.compare(made.pixels, expected.pixels)).to.equal(0);
+      });
+
+    for (const format of ["jpeg", "png", "webp", "gif", "tiff", "avif"] as const)
+      it(`are read as ${format}, and refused where they are cut short`, async () => {
+        const file = await picture([200, 50, 60], 1, 40, 30, format);
+        expect((await decodePicture(file, [14, 14, 3])).pixels).to.have.length(21 * 16 * 3);
+        for (const share of [0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9]) {
+          const cut = decodePicture(file.subarray(0, Math.floor(share * file.length)), [14, 14, 3]);
+          const reason = await cut.then(
+            () => "",
+            (error: Error) => error.message,
+          );
+          expect(reason, `${share} of ${format}`).to.match(/cannot be read|is empty|it is not a/);
+        }
+      });
   });
 
   // Of an upright image of W x H: which of its pixels is at (x, y) of the file.

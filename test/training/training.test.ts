@@ -154,10 +154,13 @@ describe("trainRevNet", function () {
       "trainLoss",
       "testLoss",
       "testError",
+      "validationLoss",
+      "validationError",
       "stepMilliseconds",
       "imagesPerSecond",
       "memory",
       "reconstruction",
+      "leftOut",
       "brokenImages",
       "weightsSha256",
     ]);
