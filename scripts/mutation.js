@@ -49,7 +49,7 @@ async function mutate(files) {
     ignoreStatic: true,
     ignorePatterns: ["/build*", "/dist*", "/native", "/runs", "/docs", "/data"],
     concurrency: Number(process.env.REVNET_MUTATION_JOBS ?? 1),
-    timeoutMS: 10_000,
+    timeoutMS: 3_000,
     reporters: ["json", "progress-append-only"],
     jsonReporter: { fileName: path.join(os.tmpdir(), `revnet-mutation-${process.pid}.json`) },
     tempDirName: ".stryker-tmp",

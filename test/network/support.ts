@@ -2,8 +2,11 @@
 import { expect } from "chai";
 import { RevNetError } from "../../lib/errors.js";
 import { native } from "../../lib/native/index.js";
-import type { NetworkOptions } from "../../lib/network/network.js";
+import { createNetwork, type Network, type NetworkOptions } from "../../lib/network/network.js";
+import type { Activations } from "../../lib/network/recorder.js";
+import type { NetworkSpec } from "../../lib/network/spec.js";
 import { Random } from "../../lib/verify/random.js";
+import { randomSplit } from "../../lib/verify/small.js";
 
 export interface TestDevice {
   readonly name: string;
@@ -67,4 +70,18 @@ export function thrown(code: string, body: () => unknown): string {
   expect(error, `expected ${code}`).to.be.instanceOf(RevNetError);
   expect((error as RevNetError).code, (error as RevNetError).message).to.equal(code);
   return (error as RevNetError).message;
+}
+
+export const BATCH = 6;
+export const STEP = { learningRate: 0.1, momentum: 0.9, weightDecay: 2e-4, seed: 7n };
+
+/** A network after some steps on random images, shifted and mirrored. */
+export async function trained(spec: NetworkSpec, options: NetworkOptions, activations: Activations, steps = 5): Promise<Network> {
+  const network = createNetwork(spec, options);
+  const split = randomSplit(spec, 20);
+  const training = await network.prepareTraining({ batchSize: BATCH, activations, data: split, padding: 2, flip: true });
+  for (let step = 0; step < steps; ++step)
+    await training.run({ ...STEP, step, indices: Int32Array.from({ length: BATCH }, (_, i) => (7 * step + 3 * i) % split.count) });
+  await network.refreshParameters();
+  return network;
 }
