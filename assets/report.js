@@ -1,6 +1,7 @@
 /** Draws a report's charts (lib/report/charts.ts) with uPlot, in the page's colours, as wide as there is room. */
 (() => {
   const HEIGHT = 260;
+  const FONT = "12px system-ui, sans-serif";
   let charts = JSON.parse(document.getElementById("charts").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map();
@@ -11,9 +12,17 @@
   function short(value) {
     if (value === 0) return "0";
     const size = Math.abs(value);
-    if (size >= 1e6 || size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e");
-    return String(Number(value.toPrecision(4)));
+    if (size >= 1e6 || size < 1e-3)
+      return value
+        .toExponential(2)
+        .replace(/\.?0+e/, "e")
+        .replace("e+", "e");
+    return Number(value.toPrecision(4)).toLocaleString("en", { maximumFractionDigits: 10 });
   }
+
+  /** Of the page's colours; beyond those, hues that are far from one another. */
+  const strokeOf = (index) => (index < 6 ? color(`color-${index}`) : `hsl(${Math.round(index * 137.5) % 360} 60% 50%)`);
+  const faint = (style, stroke) => (style === "faint" ? (stroke.startsWith("#") ? `${stroke}80` : stroke) : stroke);
 
   /** The series' columns over the union of their x; where a series has none, undefined, which uPlot draws a line across. */
   function join(series) {
@@ -21,12 +30,12 @@
   }
 
   function seriesOptions({ label, color: index, style, x }, unit) {
-    const stroke = color(`color-${index % 6}`);
+    const stroke = strokeOf(index);
     // A line of one point would not show.
     const points = style === "dots" || x.length === 1;
     return {
       label,
-      stroke: style === "faint" ? `${stroke}80` : stroke,
+      stroke: faint(style, stroke),
       width: style === "line" ? 2 : style === "faint" ? 1 : 1.5,
       dash: style === "dots" ? [4, 3] : undefined,
       spanGaps: style === "dots",
@@ -44,6 +53,27 @@
     return found;
   }
 
+  /** As wide as the longest of its labels. */
+  function widthOf(plot, labels) {
+    if (!labels) return 40;
+    plot.ctx.save();
+    plot.ctx.font = FONT;
+    const widest = Math.max(0, ...labels.map((label) => plot.ctx.measureText(label ?? "").width));
+    plot.ctx.restore();
+    return Math.ceil(widest) + 18;
+  }
+
+  /** Filled, as a line is drawn; hollow and dashed, as points with a dashed line are; pale. */
+  function markers(series) {
+    const one = (index) => series[index - 1];
+    return {
+      width: 2,
+      stroke: (_plot, index) => faint(one(index).style, strokeOf(one(index).color)),
+      fill: (_plot, index) => (one(index).style === "dots" ? "transparent" : faint(one(index).style, strokeOf(one(index).color))),
+      dash: (_plot, index) => (one(index).style === "dots" ? "dashed" : "solid"),
+    };
+  }
+
   function axis(label, values) {
     const line = { stroke: color("grid"), width: 1 };
     return {
@@ -52,8 +82,8 @@
       stroke: color("muted"),
       grid: line,
       ticks: line,
-      font: "12px system-ui, sans-serif",
-      labelFont: "12px system-ui, sans-serif",
+      font: FONT,
+      labelFont: FONT,
       values,
     };
   }
@@ -77,6 +107,9 @@
     const figure = document.getElementById(`chart-${chart.id}`);
     const place = figure.querySelector(".plot");
     drawn.get(chart.id)?.destroy();
+    drawn.delete(chart.id);
+    if (isZero(chart)) return tellZero(figure, place, chart);
+    place.textContent = "";
     const ys = chart.logarithmic ? { distr: 3 } : { range: range(chart.yTop) };
     const plot = new uPlot(
       {
@@ -87,43 +120,57 @@
           { ...axis(chart.xLabel, wholes), size: 32 },
           {
             ...axis(chart.yLabel, (_plot, splits) => splits.map((value) => (value === null ? "" : short(value) + chart.unit))),
-            size: 62,
+            size: widthOf,
           },
         ],
         series: [
           { label: chart.xLabel, value: (_plot, value) => (value == null ? "–" : value.toLocaleString("en")) },
           ...chart.series.map((one) => seriesOptions(one, chart.unit)),
         ],
+        legend: { markers: markers(chart.series) },
         cursor: chart.xLabel === "step" ? { sync: { key: "step" } } : {},
+        // Without the cursor there are no values to tell.
+        hooks: { setCursor: [({ root, cursor }) => root.classList.toggle("idle", cursor.idx == null)] },
       },
       join(chart.series),
       place,
     );
     plot.root.querySelector("canvas").setAttribute("aria-label", chart.title);
+    plot.root.classList.add("idle");
     plot.signature = signature(chart);
     drawn.set(chart.id, plot);
-    count(figure, plot);
+    count(figure, plot.data.slice(1));
+  }
+
+  /** Whether there is nothing to draw but a line on the axis. */
+  const isZero = ({ yTop, series }) =>
+    yTop !== null && series.every(({ y }) => y.every((value) => value === 0)) && series.some(({ y }) => y.length > 0);
+
+  function tellZero(figure, place, { series, xLabel }) {
+    const points = Math.max(...series.map(({ y }) => y.length));
+    place.textContent = points === 1 ? `0 at the one ${xLabel}.` : `0 at each of ${points.toLocaleString("en")} ${xLabel}s.`;
+    count(
+      figure,
+      series.map(({ y }) => y),
+    );
   }
 
   /** How many points each line has, for those that cannot see it. */
-  function count(figure, plot) {
-    figure.dataset.points = plot.data
-      .slice(1)
-      .map((column) => column.filter((value) => value != null).length)
-      .join(" ");
+  function count(figure, columns) {
+    figure.dataset.points = columns.map((column) => column.filter((value) => value != null).length).join(" ");
   }
 
   /** New values, or a new plot where it is another chart or the figure is a new one. A part that was zoomed into stays. */
   function update(chart) {
     const figure = document.getElementById(`chart-${chart.id}`);
     const plot = drawn.get(chart.id);
-    if (!plot || plot.signature !== signature(chart) || !figure.contains(plot.root)) return draw(chart);
+    if (!plot || isZero(chart) || plot.signature !== signature(chart) || !figure.contains(plot.root)) return draw(chart);
     const [x] = plot.data;
     const { min, max } = plot.scales.x;
     const zoomed = min > x[0] || max < x[x.length - 1];
     plot.setData(join(chart.series), !zoomed);
     if (zoomed) plot.redraw();
-    count(figure, plot);
+    count(figure, plot.data.slice(1));
   }
 
   const drawAll = () => charts.forEach(draw);

@@ -44,6 +44,19 @@ export function duration(milliseconds: number): string {
 
 export const percent = (fraction: number): string => `${(100 * fraction).toFixed(2)} %`;
 
+/** A number in few characters: "0.05", "5.48e-6", "1,234,567". */
+export function shortNumber(value: number): string {
+  if (value === 0 || !Number.isFinite(value)) return String(value);
+  const size = Math.abs(value);
+  if (Number.isInteger(value) && size < 1e15) return value.toLocaleString("en");
+  if (size >= 1e6 || size < 1e-3)
+    return value
+      .toExponential(2)
+      .replace(/\.?0+e/, "e")
+      .replace("e+", "e");
+  return String(Number(value.toPrecision(4)));
+}
+
 /** "1,234 images/s", "6.4 images/s" */
 export function throughput(imagesPerSecond: number): string {
   const digits = imagesPerSecond < 10 ? 1 : 0;

@@ -84,6 +84,8 @@ export interface StreamedSplit {
   inOrder(batchSize: number): AsyncIterableIterator<Batch>;
   /** Images by index, without anything random; those that are broken are black. */
   read(indices: readonly number[]): Promise<Uint8Array>;
+  /** The path of an image's file, where each image has one. */
+  fileOf?(index: number): string;
 }
 
 /** A data set whose images are made when they are needed, those of one split at least. */

@@ -2,7 +2,7 @@
 
 import path from "node:path";
 import { Worker } from "node:worker_threads";
-import { type AnyDataset, readImages } from "../data/dataset.js";
+import { type AnyDataset, isStreamed, readImages } from "../data/dataset.js";
 import type { Evaluation } from "../network/inference.js";
 import type { Reconstruction } from "../network/probe.js";
 import type { NetworkSpec } from "../network/spec.js";
@@ -13,6 +13,8 @@ import { dataUrl, encodePng, shrinkImage } from "./png.js";
 export interface Mistake {
   /** In the test split. */
   index: number;
+  /** Its path; null where images are no files, undefined in files of an earlier version. */
+  file?: string | null | undefined;
   label: number;
   prediction: number;
   /** Cross-entropy. */
@@ -84,6 +86,7 @@ async function findMistakes({ test, shape }: AnyDataset, { losses, predictions, 
   const pixels = await readImages(test, worst);
   return worst.map((index, i) => ({
     index,
+    file: isStreamed(test) ? (test.fileOf?.(index) ?? null) : null,
     label: labels[index]!,
     prediction: predictions[index]!,
     loss: losses[index]!,

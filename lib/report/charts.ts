@@ -108,6 +108,7 @@ export function stepCharts(runs: readonly RunFiles[], names: readonly string[]):
   if (runs.every(({ steps }) => steps.length === 0)) return [];
   const note = describeBins(Math.max(...curves.map(({ size }) => size)));
   const losses = curves.flatMap(({ loss }) => loss);
+  const rates = curves.map(({ learningRate }) => learningRate);
   const common = { xLabel: "step", unit: "", logarithmic: false, yTop: null };
   return [
     { ...common, id: "loss", title: "Loss", note, yLabel: "cross-entropy", logarithmic: spansDecades(losses), series: losses },
@@ -120,7 +121,16 @@ export function stepCharts(runs: readonly RunFiles[], names: readonly string[]):
       unit: " %",
       series: curves.flatMap((c) => c.error),
     },
-    { ...common, id: "learning-rate", title: "Learning rate", note: "", yLabel: "", series: curves.map((c) => c.learningRate) },
+    {
+      ...common,
+      id: "learning-rate",
+      title: "Learning rate",
+      note: "",
+      yLabel: "",
+      // Steps down by tenths would lie on the axis otherwise.
+      logarithmic: spansDecades(rates),
+      series: rates,
+    },
     {
       ...common,
       id: "throughput",

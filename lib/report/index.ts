@@ -4,10 +4,10 @@ import { writeFileAtomically } from "../formats/atomic.js";
 import { printableJson } from "../text.js";
 import { analyse, type Findings } from "./analysis.js";
 import { stepCharts } from "./charts.js";
+import { comparison } from "./comparison.js";
 import { contentOf, nameOf, training } from "./content.js";
 import { page } from "./page.js";
 import { type RunFiles, readRun } from "./run-files.js";
-import { comparison } from "./sections.js";
 import { writeEvents } from "./tensorboard.js";
 
 /**

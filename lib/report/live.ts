@@ -131,7 +131,10 @@ export class LiveRun {
       recent.length === 0 ? Number.NaN : recent.reduce((sum, row) => sum + (value(row) ?? Number.NaN), 0) / recent.length;
     const done = recent.at(-1)?.step ?? 0;
     const milliseconds = mean((row) => row.milliseconds);
-    const eta = recent.length > 0 ? `, about ${duration((config.steps - done) * milliseconds)} to go` : "";
+    const eta =
+      recent.length > 0 && done < config.steps && !this.#ending
+        ? `, about ${duration((config.steps - done) * milliseconds)} to go`
+        : "";
     const test = this.#validations.at(-1);
     const stored = this.#plans.find(({ factor }) => factor === 1)?.stored.activations ?? 0;
     const ratio =

@@ -48,7 +48,7 @@ export interface SummaryRow {
   leftOut: { count: number; reasons: { reason: string; count: number; files: string[] }[] } | undefined;
 }
 export interface Config {
-  model: { name: string; units: number[] };
+  model: { name: string; kind?: string | undefined; units: number[] };
   batchSize: number;
   /** Of the whole run, as it was planned. */
   steps: number;
@@ -102,7 +102,7 @@ const verificationRow = record<VerificationRow>({
 });
 const brokenRow = record<{ file: string; reason: string }>({ file: text, reason: text });
 const config = record<Config>({
-  model: record<Config["model"]>({ name: text, units: list(count) }),
+  model: record<Config["model"]>({ name: text, kind: optional(text), units: list(count) }),
   batchSize: count,
   steps: count,
 });
@@ -143,7 +143,16 @@ const analysisFile = record<Analysis>({
       step: count,
       images: count,
       confusion: nullable(list(list(count))),
-      mistakes: list(record({ index: count, label: count, prediction: count, loss: number, image: nullable(png) })),
+      mistakes: list(
+        record({
+          index: count,
+          file: optional(nullable(text)),
+          label: count,
+          prediction: count,
+          loss: number,
+          image: nullable(png),
+        }),
+      ),
     }),
   ),
   reconstruction: nullable(blockErrors),

@@ -1,6 +1,7 @@
 /** What a report shows beside its charts: figures, tables, the confusion matrix, images. */
+import path from "node:path";
 import { ACTIVATIONS } from "../network/recorder.js";
-import { bytes, percent, throughput } from "../text.js";
+import { bytes, percent, shortNumber, throughput } from "../text.js";
 import type { Analysis, Mistake } from "./analysis.js";
 import { storesLess } from "./charts.js";
 import { type Html, html } from "./html.js";
@@ -12,7 +13,7 @@ const CATEGORIES = ["activations", "workspace", "parameters", "gradients", "opti
 const MAX_TABLE = 20;
 const MAX_CONFUSIONS = 20;
 const MAX_LEFT_OUT = 100;
-const NOTHING = "–";
+export const NOTHING = "–";
 
 export const figure = (value: number | null, digits = 4) => (value === null ? NOTHING : value.toFixed(digits));
 export const percentage = (value: number | null) => (value === null ? NOTHING : percent(value));
@@ -23,7 +24,7 @@ export function section(id: string, title: string, ...content: Html[]): Html {
 }
 
 /** The first row is the heading. `scroll`s within itself where the screen is narrow. */
-function table(rows: (string | number | Html)[][], className = ""): Html {
+export function table(rows: (string | number | Html)[][], className = ""): Html {
   const [head = [], ...body] = rows;
   return html`<div class="scroll"><table class="${className}"><thead><tr>${head.map((cell) => html`<th scope="col">${cell}</th>`)}</tr></thead>
 <tbody>${body.map(([first = "", ...rest]) => html`<tr><th scope="row">${first}</th>${rest.map((cell) => html`<td>${cell}</td>`)}</tr>\n`)}</tbody></table></div>`;
@@ -40,7 +41,7 @@ export function state({ config, summary, steps, torn }: RunFiles): Html {
   return html`<p class="state">${sentence}${torn ? " The last line of metrics.jsonl is incomplete and was left out." : ""}</p>\n`;
 }
 
-export function tiles({ summary, analysis, settings, brokenImages }: RunFiles): Html {
+export function tiles({ config, summary, analysis, settings, brokenImages }: RunFiles): Html {
   if (!summary) return html``;
   const plan = analysis?.memory.find(({ factor }) => factor === 1);
   const { activations, total } = summary.memory;
@@ -57,7 +58,7 @@ export function tiles({ summary, analysis, settings, brokenImages }: RunFiles): 
         ? "with what verifying stores"
         : ratio
           ? `stored: ${ratio.toFixed(1)} times as much`
-          : `${summary.activations} activations`,
+          : `${activationsOf({ summary, config })} activations`,
     ],
     ["memory in all", bytes(total), summary.device],
     ...(exact === null
@@ -66,6 +67,10 @@ export function tiles({ summary, analysis, settings, brokenImages }: RunFiles): 
     ...alarms(summary.reconstruction.outOfRange, brokenImages.size),
   ]);
 }
+
+/** How the run kept its activations: a ResNet stores them, whatever was asked for. */
+export const activationsOf = ({ summary, config }: Pick<RunFiles, "summary" | "config">): string =>
+  (summary?.kind ?? config.model.kind) === "resnet" ? "stored" : (summary?.activations ?? NOTHING);
 
 /** What a run should not have met, where it has. */
 export function alarms(outOfRange: number, brokenImages: number): Tile[] {
@@ -82,10 +87,25 @@ export function tileList(entries: readonly Tile[]): Html {
   return html`<dl class="tiles">${entries.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}</dd><dd class="more">${more}</dd></div>\n`)}</dl>\n`;
 }
 
-const compact = (value: unknown) => (typeof value === "string" ? value : (JSON.stringify(value) ?? ""));
+/** Whole numbers without commas: a seed is copied. */
+export const words = (value: unknown): string =>
+  value === undefined || value === null
+    ? NOTHING
+    : typeof value === "number" && !Number.isInteger(value)
+      ? shortNumber(value)
+      : String(value);
+
+/** A setting in words: objects by their keys, each in a row of its own. */
+function settingRows(name: string, value: unknown): [string, string][] {
+  if (value === null || typeof value !== "object") return [[name, words(value)]];
+  if (Array.isArray(value) && value.every((entry) => typeof entry !== "object")) return [[name, value.join(", ")]];
+  return Object.entries(value).flatMap(([key, entry]) => settingRows(`${name}.${key}`, entry));
+}
 
 export function settings({ settings, summary }: RunFiles): Html {
-  const rows = Object.entries(settings).map(([name, value]) => [name, html`<code>${compact(value)}</code>`]);
+  const rows = Object.entries(settings).flatMap(([name, value]) =>
+    settingRows(name, value).map(([key, words]) => [key, html`<code>${words}</code>`]),
+  );
   const results = summary
     ? [
         ["parameters", whole(summary.parameters)],
@@ -166,7 +186,7 @@ export function verification(rows: readonly VerificationRow[], charts: readonly 
 function blockTable(blocks: NonNullable<Analysis["reconstruction"]>): Html {
   return table([
     ["block", "error"],
-    ...blocks.map(({ stage, block, error }) => [`stages.${stage}.${block}`, error === null ? "not a number" : String(error)]),
+    ...blocks.map(({ stage, block, error }) => [`stages.${stage}.${block}`, error === null ? "not a number" : shortNumber(error)]),
   ]);
 }
 
@@ -228,10 +248,12 @@ function picture(classes: readonly string[], confusion: readonly (readonly numbe
   ])}`;
 }
 
-function image({ index, label, prediction, loss, image: source }: Mistake, classes: readonly string[]): Html {
+function image({ index, file, label, prediction, loss, image: source }: Mistake, classes: readonly string[]): Html {
   const drawn =
     source === null ? html`<span class="no-image">no colours</span>` : html`<img alt="test image ${index}" src="${source}">`;
-  return html`<figure>${drawn}<figcaption><b>${classes[prediction]!}</b><br>is ${classes[label]!}<br><small>#${index}, loss ${figure(loss, 2)}</small></figcaption></figure>\n`;
+  const name = !file ? `#${index}` : path.basename(file);
+  const title = !file ? html`` : html` title="${file}"`;
+  return html`<figure>${drawn}<figcaption><b>${classes[prediction]!}</b><br>is ${classes[label]!}<br><small${title}>${name}, loss ${figure(loss, 2)}</small></figcaption></figure>\n`;
 }
 
 /** Images that could not be decoded, and what the folder has beside images: at least one of the two. */
@@ -265,37 +287,4 @@ function broken(images: RunFiles["brokenImages"]): Html {
     ],
     "left-out",
   )}${more > 0 ? html`<p>And ${whole(more)} more, in metrics.jsonl.</p>` : html``}`;
-}
-
-const COMPARED: [string, (summary: SummaryRow) => string | Html][] = [
-  ["model", ({ model }) => model],
-  ["activations", ({ activations }) => activations],
-  ["streams", ({ streams }) => streams],
-  ["precision", ({ precision }) => precision],
-  ["device", ({ device }) => device],
-  ["batch size", ({ batchSize }) => whole(batchSize)],
-  ["steps", ({ steps }) => whole(steps)],
-  ["training loss", ({ trainLoss }) => figure(trainLoss)],
-  ["test loss", ({ testLoss }) => figure(testLoss)],
-  ["test error", ({ testError }) => percentage(testError)],
-  ["throughput", ({ imagesPerSecond }) => throughput(imagesPerSecond)],
-  ["activation memory", ({ memory }) => bytes(memory.activations)],
-  ["memory in all", ({ memory }) => bytes(memory.total)],
-  ["reconstruction", ({ reconstruction: { exact } }) => (exact === null ? NOTHING : exact ? "exact" : "not exact")],
-  ["weights", ({ weightsSha256 }) => html`<code title="${weightsSha256}">${weightsSha256.slice(0, 12)}</code>`],
-];
-
-/** Runs as columns; those whose weights are the same are said to be. */
-export function comparison(runs: readonly RunFiles[], names: readonly string[]): Html {
-  const rows = COMPARED.map(([name, show]) => [name, ...runs.map(({ summary }) => (summary ? show(summary) : NOTHING))]);
-  const hashes = new Map<string, string[]>();
-  for (const [i, { summary }] of runs.entries())
-    if (summary) hashes.set(summary.weightsSha256, [...(hashes.get(summary.weightsSha256) ?? []), names[i]!]);
-  const same = [...hashes.values()].filter((group) => group.length > 1);
-  return section(
-    "comparison",
-    "Runs",
-    table([["", ...names], ...rows], "comparison"),
-    ...same.map((group) => html`<p>The weights of ${group.join(", ")} are the same, bit for bit.</p>`),
-  );
 }

@@ -26,7 +26,7 @@ export class Live {
       folder: outDir === undefined ? undefined : path.resolve(outDir),
       // As config.json has them.
       settings: JSON.parse(JSON.stringify(settings)) as Record<string, unknown>,
-      config: { model: { name: spec.name, units: [...spec.units] }, batchSize, steps: options.steps },
+      config: { model: { name: spec.name, kind: spec.kind, units: [...spec.units] }, batchSize, steps: options.steps },
     });
     const server = await LiveServer.open(ui!.port, `${spec.name}: training`, () => run.content());
     // On a thread of its own; the page has that section when it is done.

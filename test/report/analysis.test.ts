@@ -79,7 +79,7 @@ describe("an analysis", () => {
     const expected = [...images.entries()].filter(([, [label, prediction]]) => label !== prediction);
     expected.sort(([, a], [, b]) => b[2] - a[2]);
     expect(expected).to.have.length(10);
-    expect(mistakes.map(({ image, ...rest }) => ({ ...rest, grey: grey(image!) }))).to.deep.equal(
+    expect(mistakes.map(({ image, file: _, ...rest }) => ({ ...rest, grey: grey(image!) }))).to.deep.equal(
       expected.map(([index, [label, prediction, loss]]) => ({ index, label, prediction, loss, grey: index })),
     );
     const all = Array.from({ length: 40 }, (_, i): [number, number, number] => [0, 1, i]);

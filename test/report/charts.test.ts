@@ -22,7 +22,7 @@ const step = (number: number, row: Partial<StepRow> = {}): StepRow => ({
 });
 
 function run(steps: StepRow[], rest: Partial<RunFiles> = {}): RunFiles {
-  const config = { model: { name: "x", units: [1] }, batchSize: 10, steps: steps.length };
+  const config = { model: { name: "x", kind: "revnet", units: [1] }, batchSize: 10, steps: steps.length };
   const rows = { steps, validations: [], verifications: [], brokenImages: new Map(), torn: false };
   return { folder: "", config, settings: {}, ...rows, summary: undefined, analysis: undefined, ...rest };
 }

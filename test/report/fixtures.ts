@@ -45,8 +45,15 @@ export function analysis(classes: readonly string[]): Analysis {
         classes.map((_, prediction) => (label === prediction ? 7 : prediction === (label + 1) % n ? 3 : 0)),
       ),
       mistakes: [
-        { index: 4, label: 0, prediction: 1, loss: 3.25, image: dataUrl(encodePng(redCorner, [4, 5, 3])) },
-        { index: 9, label: 1, prediction: 0, loss: 1.5, image: null },
+        {
+          index: 4,
+          file: "photos/b/four.jpg",
+          label: 0,
+          prediction: 1,
+          loss: 3.25,
+          image: dataUrl(encodePng(redCorner, [4, 5, 3])),
+        },
+        { index: 9, file: null, label: 1, prediction: 0, loss: 1.5, image: null },
       ],
     },
     reconstruction: [
@@ -58,6 +65,7 @@ export function analysis(classes: readonly string[]): Analysis {
 }
 
 export interface Fixture {
+  kind?: "revnet" | "resnet";
   steps?: number;
   name?: string;
   classes?: readonly string[];
@@ -69,18 +77,25 @@ export interface Fixture {
 /** Writes the files of a complete run. */
 export async function writeRun(
   folder: string,
-  { steps = 20, name = "tiny", classes = ["cat", "dog", "owl"], weightsSha256 = "ab".repeat(32), broken = [] }: Fixture = {},
+  {
+    steps = 20,
+    name = "tiny",
+    classes = ["cat", "dog", "owl"],
+    weightsSha256 = "ab".repeat(32),
+    broken = [],
+    kind = "revnet",
+  }: Fixture = {},
 ): Promise<void> {
   const json = (file: string, value: unknown) => writeFile(path.join(folder, file), JSON.stringify(value));
   await mkdir(folder, { recursive: true });
-  await json("config.json", { model: { ...TINY_REVNET, name }, data: "quadrants", batchSize: 10, steps, outDir: folder });
+  await json("config.json", { model: { ...TINY_REVNET, name, kind }, data: "quadrants", batchSize: 10, steps, outDir: folder });
   const brokenLines = broken.map(
     (file) => `${JSON.stringify({ type: "brokenImage", step: 1, file, reason: "the file is empty" })}\n`,
   );
   await writeFile(path.join(folder, "metrics.jsonl"), brokenLines.join("") + metrics(steps));
   await json("summary.json", {
     model: name,
-    kind: "revnet",
+    kind,
     parameters: 1234,
     activations: "reversible",
     streams: "fixed",

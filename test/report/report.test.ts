@@ -88,7 +88,7 @@ describe("reports", function () {
     ]);
     const images = root.querySelectorAll(".images figure");
     expect(images.map(({ text }) => text.trim().replace(/\s+/g, " "))).to.deep.equal([
-      "dog is cat #4, loss 3.25",
+      "dog is cat four.jpg, loss 3.25",
       "no colourscat is dog #9, loss 1.50",
     ]);
     expect(images[0]!.querySelector("img")!.getAttribute("src")).to.match(/^data:image\/png;base64,/);
@@ -104,6 +104,53 @@ describe("reports", function () {
     ]);
     expect(root.querySelector("#reconstruction")!.text).to.include("0 in each of 2 reversible blocks");
     expect(root.querySelector("table.settings")!.text).to.include("quadrants").and.include("ab".repeat(32));
+  });
+
+  it("show settings in words, and a mistake with its file's name", async () => {
+    await writeRun(file("a"));
+    const config = JSON.parse(await readFile(path.join(file("a"), "config.json"), "utf8"));
+    Object.assign(config, {
+      seed: 12345,
+      optimizer: { learningRate: 0.0000054836273193359375 },
+      schedule: { milestones: [0.5, 0.75] },
+    });
+    await writeFile(path.join(file("a"), "config.json"), JSON.stringify(config));
+    await writeReport([file("a")], file("a.html"));
+    const root = await page("a.html");
+    const rows = cells(root.querySelector("table.settings")!);
+    expect(rows).to.deep.include.members([
+      ["model.name", config.model.name],
+      ["seed", "12345"],
+      ["optimizer.learningRate", "5.48e-6"],
+      ["schedule.milestones", "0.5, 0.75"],
+    ]);
+    for (const [, value] of rows) expect(value).not.to.match(/[{}[\]]/);
+    const [first, second] = root.querySelectorAll("#mistakes small");
+    expect([first!.text, first!.getAttribute("title")]).to.deep.equal(["four.jpg, loss 3.25", "photos/b/four.jpg"]);
+    expect(second!.text).to.equal("#9, loss 1.50");
+  });
+
+  it("draw learning rates that span decades on a logarithmic axis", async () => {
+    await writeRun(file("a"));
+    const run = await readRun(file("a"));
+    const logarithmic = (rates: number[]) =>
+      stepCharts([{ ...run, steps: run.steps.map((row, i) => ({ ...row, learningRate: rates[i % rates.length]! })) }], [""]).find(
+        ({ id }) => id === "learning-rate",
+      )!.logarithmic;
+    expect(logarithmic([0.1, 0.001])).to.equal(true);
+    expect(logarithmic([0.1, 0.05])).to.equal(false);
+  });
+
+  it("do not call a ResNet reversible where runs are compared, and tell what they were asked for", async () => {
+    await writeRun(file("a"), { kind: "resnet" });
+    await writeRun(file("b"));
+    await writeReport([file("a"), file("b")], file("comparison.html"));
+    const rows = new Map(
+      cells((await page("comparison.html")).querySelector("table.comparison")!).map(([name, ...of]) => [name, of]),
+    );
+    expect(rows.get("kind")).to.deep.equal(["ResNet", "RevNet"]);
+    expect(rows.get("activations")).to.deep.equal(["stored", "reversible"]);
+    for (const name of ["data", "seed", "learning rate"]) expect(rows.get(name), name).to.have.length(2);
   });
 
   it("tell the throughput by the mean time of steps, however uneven they are", async () => {
