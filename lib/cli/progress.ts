@@ -22,7 +22,11 @@ export class Progress {
   #milliseconds = 0;
   readonly #outOfRange = { steps: 0, values: 0 };
 
-  constructor(stream: NodeJS.WriteStream) {
+  /** @param now milliseconds from any origin, for tests */
+  constructor(
+    stream: NodeJS.WriteStream,
+    private readonly now: () => number = () => performance.now(),
+  ) {
     this.#stream = stream;
   }
 
@@ -108,7 +112,7 @@ export class Progress {
   }
 
   #showStep(event: StepEvent): void {
-    const now = performance.now();
+    const now = this.now();
     const last = event.step === this.#start?.steps;
     if (now - this.#lastShown < (this.#stream.isTTY ? REDRAW_MILLISECONDS : LINE_MILLISECONDS) && !last) return;
     this.#lastShown = now;

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
 import { flush, makeFolder, removeTemporaryFiles, writeFileAtomically } from "../../lib/formats/atomic.js";
+import { expectClosed } from "../support/descriptors.js";
 import { rejection } from "../support/errors.js";
 
 describe("flushing a file", () => {
@@ -37,6 +38,13 @@ describe("files that are written whole or not at all", () => {
     await writeFileAtomically(at("empty"), []);
     expect((await stat(at("empty"))).size).to.equal(0);
     expect((await readdir(folder)).sort()).to.deep.equal(["empty", "file"]);
+  });
+
+  it("are closed, whether writing succeeds or not", async () => {
+    await expectClosed(() => writeFileAtomically(at("file"), [Buffer.from("a")]));
+    await expectClosed(() => writeFileAtomically(at("file"), [5 as unknown as Uint8Array]).catch(() => {}));
+    let made = 0;
+    await expectClosed(() => makeFolder(at(`folder-${made++}`)));
   });
 
   it("are one of those that are written at the same time", async () => {

@@ -7,6 +7,7 @@ import { expect } from "chai";
 import * as fc from "fast-check";
 import { RevNetError } from "../../lib/errors.js";
 import { readSafetensors, writeSafetensors } from "../../lib/formats/safetensors.js";
+import { expectClosed } from "../support/descriptors.js";
 import { rejection } from "../support/errors.js";
 
 describe("safetensors", () => {
@@ -63,6 +64,13 @@ describe("safetensors", () => {
     >;
     for (const { dtype, data_offsets } of Object.values(header))
       expect((8 + headerBytes + data_offsets[0]!) % (dtype === "U8" ? 1 : Number(dtype.slice(1)) / 8)).to.equal(0);
+  });
+
+  it("closes the file, whether it is whole or not", async () => {
+    await writeSafetensors(file, tensors);
+    await expectClosed(() => readSafetensors(file));
+    fs.truncateSync(file, 100);
+    await expectClosed(() => readSafetensors(file).catch(() => {}));
   });
 
   it("writes a view's part of its buffer only", async () => {
