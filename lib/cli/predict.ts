@@ -1,138 +1,212 @@
 /** revnet predict */
-import { readFile } from "node:fs/promises";
+import { stat } from "node:fs/promises";
+import path from "node:path";
 import { type Batch, inOrder } from "../data/dataset.js";
+import { leftOutLine, summarizeLeftOut } from "../data/left-out.js";
 import { type DatasetOptions, openDataset } from "../data/open.js";
-import { isEncoded, toPixels } from "../data/picture.js";
+import { IMAGE_FORMATS, isEncoded, MAX_IMAGE_BYTES, toPixels } from "../data/picture.js";
+import { imagesIn } from "../data/walk.js";
 import { RevNetError } from "../errors.js";
-import { loadNetwork } from "../network/network.js";
-import type { NetworkSpec } from "../network/spec.js";
-import { compareClasses } from "./classes.js";
+import { readFile } from "../files/open.js";
+import { matchClasses } from "../network/classes.js";
+import { argmax } from "../network/images.js";
+import { loadNetwork, type Network } from "../network/network.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { DATA_FLAGS, DEVICE_FLAGS, deviceOptions } from "./flags.js";
 import { Meter } from "./meter.js";
-import { percent, print, printJson, table } from "./output.js";
+import { percent, print, printError, printJson, table } from "./output.js";
 
-interface Images {
-  /** [names.length][height][width][channels] */
-  bytes: Uint8Array;
-  names: string[];
-  classes: readonly string[];
-  /** Right answers, where known. */
-  labels?: Int32Array;
+/** Images that are classified at a time: so many are in memory. */
+const BATCH = 64;
+/** Extensions of files of raw pixels. */
+const RAW = [".raw", ".bin", ".bytes"];
+
+interface Prediction {
+  image: string;
+  class: string;
+  probability: number;
+  /** The right answer, where it is known. */
+  label?: string;
+  /** By class. */
+  probabilities: number[];
 }
+interface Failure {
+  image: string;
+  error: string;
+}
+type Result = Prediction | Failure;
 
 export const predict = defineCommand({
   name: "predict",
   summary:
-    "Class probabilities of images: JPEG, PNG or WebP files, raw files of height x width x channels bytes, or a data set's test images.",
-  positionals: "MODEL.safetensors [FILE...]",
+    "Class probabilities of images: image files and folders of them; files of raw pixels (height x width x channels bytes; .raw, .bin, .bytes); or a data set's test images. A file that cannot be read is named, the others are classified, and the exit status is 1.",
+  positionals: "MODEL.safetensors [FILE|DIR...]",
   arity: [1, Number.POSITIVE_INFINITY],
   flags: {
     ...DATA_FLAGS,
     count: { type: "integer", help: "with --data: the first N test images (default 10)" },
+    raw: { type: "boolean", help: "all files are raw pixels, whatever their extensions" },
     ...DEVICE_FLAGS,
     ...JSON_FLAG,
   },
-  async run({ data, count = 10, device, threads, precision, json, ...options }, [file, ...files]) {
+  async run({ data, count = 10, raw = false, device, threads, precision, json, ...options }, [file, ...files]) {
     if ((data === undefined) === (files.length === 0))
       throw new UsageError("give either image files, or --data NAME for its test images");
     if (count < 1) throw new UsageError(`--count expects a positive integer, got ${count}`);
     const network = await loadNetwork(file!, deviceOptions({ device, threads, precision }));
     try {
-      const images =
+      const { classes, results } =
         data === undefined
-          ? await readFiles(files, network.spec)
-          : await readTest(data, { ...(options as DatasetOptions), shape: network.spec.input }, count);
-      if (data !== undefined) compareClasses(network, data, images.classes);
-      const classes = network.classNames ?? images.classes;
-      const probabilities = await network.predict(images.bytes);
-      const results = images.names.map((image, i) =>
-        describe(
-          { ...images, classes, labelNames: images.classes },
-          image,
-          i,
-          probabilities.subarray(i * network.spec.classes, (i + 1) * network.spec.classes),
-        ),
-      );
-      if (json) printJson(results);
-      else
-        print(
-          table([
-            ["image", "class", "probability", ...(images.labels ? ["label"] : [])],
-            ...results.map((result) => [
-              result.image,
-              result.class,
-              percent(result.probability),
-              ...(result.label === undefined ? [] : [result.label]),
-            ]),
-          ]),
-        );
-      return 0;
+          ? { classes: namesOf(network), results: await classifyFiles(network, files, raw) }
+          : await classifyTest(network, data, options as DatasetOptions, count);
+      if (json) printJson({ model: network.spec.name, classes, images: results });
+      else show(results);
+      return results.some(isFailure) ? 1 : 0;
     } finally {
       network.dispose();
     }
   },
 });
 
-function describe(
-  { classes, labelNames, labels }: Images & { labelNames: readonly string[] },
-  image: string,
-  i: number,
-  probabilities: Float32Array,
-) {
-  const best = probabilities.indexOf(Math.max(...probabilities));
-  const name = (names: readonly string[], label: number) => names[label] ?? `class ${label}`;
-  return {
-    image,
-    class: name(classes, best),
-    probability: probabilities[best]!,
-    ...(labels && { label: name(labelNames, labels[i]!) }),
-    probabilities: Array.from(probabilities),
-  };
+const isFailure = (result: Result): result is Failure => "error" in result;
+const namesOf = ({ classNames, spec }: Network): readonly string[] =>
+  classNames ?? Array.from({ length: spec.classes }, (_, label) => `class ${label}`);
+
+function show(results: readonly Result[]): void {
+  const predictions = results.filter((result): result is Prediction => !isFailure(result));
+  const labelled = predictions.some(({ label }) => label !== undefined);
+  if (predictions.length > 0)
+    print(
+      table([
+        ["image", "class", "probability", ...(labelled ? ["label"] : [])],
+        ...predictions.map((result) => [
+          result.image,
+          result.class,
+          percent(result.probability),
+          ...(result.label === undefined ? [] : [result.label]),
+        ]),
+      ]),
+    );
+  for (const { image, error } of results.filter(isFailure)) printError(`revnet: ${image}: ${error}`);
 }
 
-/** Each file is a JPEG, PNG or WebP image; or holds images as bytes, [height][width][channels], one after another. */
-async function readFiles(files: string[], { input }: NetworkSpec): Promise<Images> {
-  const imageBytes = input[0] * input[1] * input[2];
-  const names: string[] = [];
-  const parts: Uint8Array[] = [];
+/** Of `images`, [names.length][height][width][channels]. */
+async function classify(
+  network: Network,
+  images: Uint8Array,
+  names: readonly string[],
+  classes: readonly string[],
+): Promise<Prediction[]> {
+  const probabilities = await network.predict(images);
+  const { length } = classes;
+  return names.map((image, i) => {
+    const own = probabilities.subarray(i * length, (i + 1) * length);
+    const best = argmax(own);
+    return { image, class: classes[best]!, probability: own[best]!, probabilities: Array.from(own) };
+  });
+}
+
+/** Results of each file's images, or why it has none, in the order of the files. */
+async function classifyFiles(network: Network, given: readonly string[], raw: boolean): Promise<Result[]> {
+  const classes = namesOf(network);
+  const results: Result[] = [];
   const meter = new Meter("reading image");
-  for (const [i, file] of files.entries()) {
-    const bytes = await readFile(file).catch((cause: Error) => {
-      throw new RevNetError("ERR_FILE", `cannot read ${file}: ${cause.message}`, { cause });
-    });
-    if (isEncoded(bytes)) {
-      parts.push(await toPixels(bytes, input, file));
-      names.push(file);
-    } else {
-      if (bytes.length === 0 || bytes.length % imageBytes !== 0)
-        throw new RevNetError(
-          "ERR_INVALID_DATA",
-          `${file}: not a JPEG, PNG or WebP file, and its ${bytes.length} bytes are not whole images of ${input.join(" x ")} = ${imageBytes} raw bytes`,
-        );
-      const images = bytes.length / imageBytes;
-      for (let j = 0; j < images; j++) names.push(images === 1 ? file : `${file}[${j}]`);
-      parts.push(bytes);
+  const files = await expand(given);
+  try {
+    for (let first = 0; first < files.length; first += BATCH) {
+      const names: string[] = [];
+      const parts: Uint8Array[] = [];
+      // A failure, or how many of the images are the file's.
+      const read: (Failure | number)[] = [];
+      for (const file of files.slice(first, first + BATCH))
+        try {
+          if (typeof file !== "string") throw file.reason;
+          const { pixels, count } = await readImages(file, network, raw);
+          for (let i = 0; i < count; i++) names.push(count === 1 ? file : `${file}[${i}]`);
+          parts.push(pixels);
+          read.push(count);
+        } catch (error) {
+          if (!(error instanceof RevNetError) || error.code === "ERR_SHARP_MISSING") throw error;
+          read.push({ image: typeof file === "string" ? file : file.folder, error: error.message });
+        }
+      const predictions = names.length > 0 ? await classify(network, new Uint8Array(Buffer.concat(parts)), names, classes) : [];
+      let next = 0;
+      for (const entry of read)
+        if (typeof entry !== "number") results.push(entry);
+        else for (const end = next + entry; next < end; next++) results.push(predictions[next]!);
+      meter.update(Math.min(files.length, first + BATCH), files.length);
     }
-    meter.update(i + 1, files.length);
+  } finally {
+    meter.clear();
   }
-  meter.clear();
-  return { bytes: new Uint8Array(Buffer.concat(parts)), names, classes: [] };
+  return results;
 }
 
-async function readTest(data: string, options: DatasetOptions, count: number): Promise<Images> {
+/** Files, and the images in folders; or why a folder has none. */
+async function expand(given: readonly string[]): Promise<(string | { folder: string; reason: RevNetError })[]> {
+  const files: (string | { folder: string; reason: RevNetError })[] = [];
+  for (const file of given) {
+    const stats = await stat(file).catch(() => undefined);
+    if (!stats?.isDirectory()) {
+      files.push(file);
+      continue;
+    }
+    try {
+      const { images, leftOut } = await imagesIn(file);
+      if (images.length === 0) throw new RevNetError("ERR_INVALID_DATA", "a folder without images");
+      for (const image of images) files.push(image);
+      if (leftOut.length > 0) printError(`revnet: ${file}: ${leftOutLine(summarizeLeftOut(leftOut))}`);
+    } catch (error) {
+      if (!(error instanceof RevNetError)) throw error;
+      files.push({ folder: file, reason: error });
+    }
+  }
+  return files;
+}
+
+/** An image file; or one of raw pixels, which may hold several images one after the other. */
+async function readImages(file: string, { spec }: Network, raw: boolean): Promise<{ pixels: Uint8Array; count: number }> {
+  const bytes = await readFile(file, { limit: MAX_IMAGE_BYTES });
+  const [height, width, channels] = spec.input;
+  const imageBytes = height * width * channels;
+  const isRaw = raw || RAW.includes(path.extname(file).toLowerCase());
+  if (isRaw && bytes.length > 0 && bytes.length % imageBytes === 0) return { pixels: bytes, count: bytes.length / imageBytes };
+  const pixels = `${spec.input.join(" x ")} = ${imageBytes} raw bytes`;
+  if (isRaw) throw new RevNetError("ERR_INVALID_DATA", `its ${bytes.length} bytes are not whole images of ${pixels}`);
+  if (!isEncoded(bytes))
+    throw new RevNetError(
+      "ERR_INVALID_DATA",
+      `it is not a ${IMAGE_FORMATS} file (one of raw pixels is called *.raw, or goes with --raw: ${pixels})`,
+    );
+  return { pixels: await toPixels(bytes, spec.input, file), count: 1 };
+}
+
+async function classifyTest(
+  network: Network,
+  data: string,
+  options: DatasetOptions,
+  count: number,
+): Promise<{ classes: readonly string[]; results: Result[] }> {
   // The first ones: a folder's would be a sample if fewer were asked for.
   const folder = data === "image-folder";
-  const dataset = await openDataset(data, { ...options, ...(!folder && { testCount: options.testCount ?? count }) });
+  const dataset = await openDataset(data, {
+    ...options,
+    ...(folder ? network.classNames && { classes: network.classNames } : { testCount: options.testCount ?? count }),
+    shape: network.spec.input,
+  });
   try {
+    matchClasses(network.spec, network.classNames, dataset);
     const shown = Math.min(count, dataset.test.count);
     const { images, labels } = (await inOrder(dataset.test, shown).next()).value as Batch;
-    return {
-      bytes: images,
-      names: Array.from({ length: shown }, (_, i) => `test[${i}]`),
-      classes: dataset.classes,
-      labels,
-    };
+    const names = Array.from({ length: shown }, (_, i) => `test[${i}]`);
+    const classes = network.classNames ?? dataset.classes;
+    const predictions = await classify(network, images, names, classes);
+    const results = predictions.map(({ probabilities, ...rest }, i) => ({
+      ...rest,
+      label: dataset.classes[labels[i]!] ?? "broken",
+      probabilities,
+    }));
+    return { classes, results };
   } finally {
     if ("close" in dataset) await dataset.close();
   }

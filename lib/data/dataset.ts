@@ -132,6 +132,50 @@ export async function* inOrder(split: AnySplit, n: number): AsyncGenerator<Batch
   }
 }
 
+/** What can be chosen of a data set; "all" are its splits one after the other. */
+export const SPLIT_CHOICES = ["train", "validation", "test", "all"] as const;
+export type SplitChoice = (typeof SPLIT_CHOICES)[number];
+
+/**
+ * A split of a data set; where one serves for validation and test, either name gives it.
+ * @throws RevNetError ERR_INVALID_DATA where there are no such images
+ */
+export function chooseSplit({ name, train, validation, test }: AnyDataset, choice: SplitChoice): AnySplit {
+  const splits = {
+    train: [train],
+    validation: [validation ?? test],
+    test: [test],
+    all: [train, ...(validation ? [validation] : []), test],
+  };
+  const chosen = splits[choice].filter(({ count }) => count > 0);
+  if (chosen.length === 0) throw invalid(`${name} has no images for ${choice}`);
+  return chosen.length === 1 ? chosen[0]! : new JoinedSplits(chosen);
+}
+
+/** Splits one after the other, for evaluation. */
+class JoinedSplits implements StreamedSplit {
+  readonly count: number;
+  readonly fingerprint: string;
+
+  constructor(private readonly splits: readonly AnySplit[]) {
+    this.count = splits.reduce((sum, { count }) => sum + count, 0);
+    this.fingerprint = splits.map((split) => (isStreamed(split) ? split.fingerprint : split.count)).join("+");
+  }
+
+  // biome-ignore lint/correctness/useYield: nobody trains on it
+  async *batches(): AsyncIterableIterator<Batch> {
+    throw new RevNetError("ERR_INTERNAL", "several splits at once are for evaluation");
+  }
+
+  async *inOrder(batchSize: number): AsyncIterableIterator<Batch> {
+    for (const split of this.splits) yield* inOrder(split, batchSize);
+  }
+
+  async read(): Promise<Uint8Array> {
+    throw new RevNetError("ERR_INTERNAL", "several splits at once are for evaluation");
+  }
+}
+
 /** Pixels of some images of a split. */
 export async function readImages(split: AnySplit, indices: readonly number[]): Promise<Uint8Array> {
   if (isStreamed(split)) return split.read(indices);

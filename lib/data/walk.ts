@@ -41,6 +41,7 @@ const HIDDEN = [
 export const byCode = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 const isHidden = (name: string) => name.startsWith(".") || HIDDEN.includes(name.toLowerCase());
 const hasImageName = (name: string) => IMAGE_EXTENSIONS.includes(path.extname(name).toLowerCase());
+const joined = (folder: string, name: string) => (folder === "" ? name : `${folder}/${name}`);
 /** Whether `inner` is `outer` or in it. */
 const isWithin = (inner: string, outer: string) =>
   inner === outer || inner.startsWith(outer.endsWith(path.sep) ? outer : outer + path.sep);
@@ -68,7 +69,7 @@ export class Walker {
     const real = await realpath(path.join(this.root, below)).catch(unreadable(path.join(this.root, below)));
     const names: string[] = [];
     for (const entry of await this.#read(below, real)) {
-      const name = below === "" ? entry.name : `${below}/${entry.name}`;
+      const name = joined(below, entry.name);
       if (isHidden(entry.name)) this.#leaveOut(name, "hidden");
       else if (entry.isDirectory()) names.push(entry.name);
       else if (!entry.isSymbolicLink()) this.#leaveOut(name, "in no class's folder");
@@ -117,7 +118,7 @@ export class Walker {
       const files: Entry<Use>[] = [];
       const inner: Entry<Use>[] = [];
       for (const item of await this.#read(folder.name, folder.real)) {
-        const entry = { name: `${folder.name}/${item.name}`, real: path.join(folder.real, item.name), use: folder.use };
+        const entry = { name: joined(folder.name, item.name), real: path.join(folder.real, item.name), use: folder.use };
         if (isHidden(item.name)) this.#leaveOut(entry.name, "hidden");
         else if (item.isSymbolicLink()) links.push(entry);
         else if (item.isDirectory()) inner.push(entry);
@@ -201,3 +202,10 @@ const unreadable =
     const reason = cause.code === "ENOENT" ? "there is no such folder" : cause.message;
     throw new RevNetError("ERR_INVALID_DATA", `${at}: ${reason}`, { cause });
   };
+
+/** Paths of all images below a folder, and what else is there. @throws RevNetError as Walker.of */
+export async function imagesIn(folder: string): Promise<{ images: string[]; leftOut: readonly LeftOut[] }> {
+  const walker = await Walker.of(folder);
+  const found = await walker.images([{ name: "", use: undefined }]);
+  return { images: found.map(({ name }) => path.join(folder, name)), leftOut: walker.leftOut };
+}

@@ -7,7 +7,7 @@ import { parseJson } from "../files/json.js";
 import { readSafetensors, type Tensor, writeSafetensors } from "../formats/safetensors.js";
 import { describe } from "../validation.js";
 import type { ParameterTensor } from "./host.js";
-import { checkPreprocessing, defaultPreprocessing, imageElements, type Preprocessing } from "./images.js";
+import { checkPreprocessing, imageElements, type Preprocessing } from "./images.js";
 import { checkSpec, type NetworkSpec } from "./spec.js";
 
 /** Before a parameter's name: its momentum, in a checkpoint. Checkpoints load as models, without the momenta. */
@@ -18,7 +18,8 @@ export const CHECKPOINT_FORMAT = "revnet-checkpoint";
 
 export interface ModelFile {
   readonly spec: NetworkSpec;
-  readonly preprocessing: Preprocessing;
+  /** undefined where the file does not say. */
+  readonly preprocessing: Preprocessing | undefined;
   readonly classNames: readonly string[] | undefined;
   readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array | Float64Array }>;
 }
@@ -31,7 +32,7 @@ export async function writeModel(
   await writeSafetensors(file, tensors, metadata);
 }
 
-type Described = Pick<ModelFile, "spec" | "preprocessing" | "classNames">;
+type Described = Pick<ModelFile, "spec" | "classNames"> & { readonly preprocessing: Preprocessing };
 
 export function modelMetadata({ spec, preprocessing: { mean, scale }, classNames }: Described): Record<string, string> {
   // A constant mean image, above all that of zeros, is one number; one that differs by channel alone, a number for each.
@@ -65,8 +66,8 @@ export async function readModel(file: string, given?: NetworkSpec): Promise<Mode
   };
 }
 
-function readPreprocessing(spec: NetworkSpec, text: string | undefined, what: string): Preprocessing {
-  if (text === undefined) return defaultPreprocessing(spec);
+function readPreprocessing(spec: NetworkSpec, text: string | undefined, what: string): Preprocessing | undefined {
+  if (text === undefined) return undefined;
   const value = parse(text, `${what}: metadata 'preprocessing'`);
   const { mean, ...rest } = typeof value === "object" && value !== null ? (value as { mean?: unknown }) : { mean: undefined };
   return checkPreprocessing(spec, { ...rest, mean: meanImage(spec, mean) }, "ERR_INVALID_FILE");

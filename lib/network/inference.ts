@@ -1,8 +1,17 @@
 /** Classifying images with the running statistics: batch by batch, for any count of them. */
 import type { BufferId, Values } from "../../binding.js";
-import { type AnyDataset, type AnySplit, type BrokenImage, inOrder } from "../data/dataset.js";
+import {
+  type AnyDataset,
+  type AnySplit,
+  type BrokenImage,
+  chooseSplit,
+  inOrder,
+  SPLIT_CHOICES,
+  type SplitChoice,
+} from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
-import { checkInteger, checkOptions } from "../validation.js";
+import { checkChoice, checkInteger, checkOptions } from "../validation.js";
+import { matchClasses } from "./classes.js";
 import type { Executor } from "./executor.js";
 import type { Images, Preprocessing } from "./images.js";
 import * as images from "./images.js";
@@ -15,6 +24,8 @@ import type { Topology } from "./topology.js";
 
 /** What Network.evaluate takes. */
 export interface EvaluationOptions {
+  /** Of a data set: which split, "test" by default; "all": its splits one after the other. */
+  readonly split?: SplitChoice;
   /** Default 128; the result depends on it by rounding alone. */
   readonly batchSize?: number;
   /** Ends the evaluation between two batches, with ERR_ABORTED. */
@@ -69,10 +80,18 @@ export class Inference {
     return images.concatenate(parts);
   }
 
-  async evaluate(data: AnyDataset | AnySplit, options: EvaluationOptions, preprocessing: Preprocessing): Promise<Evaluation> {
-    checkOptions(options, ["batchSize", "signal", "onProgress"]);
+  /** @param names the network's classes, where they are known */
+  async evaluate(
+    data: AnyDataset | AnySplit,
+    options: EvaluationOptions,
+    preprocessing: Preprocessing,
+    names: readonly string[] | undefined,
+  ): Promise<Evaluation> {
+    checkOptions(options, ["split", "batchSize", "signal", "onProgress"]);
     const { batchSize, signal, onProgress } = options;
-    const split = images.checkSplit(this.#spec, data);
+    const named = typeof data === "object" && data !== null && "classes" in data && Array.isArray(data.classes);
+    const matched = named ? matchClasses(this.#spec, names, data) : undefined;
+    const split = this.#split(data, options.split);
     const n = checkInteger(batchSize ?? Math.min(DEFAULT_BATCH, split.count), 1, MAX_BATCH, "batchSize", "ERR_INVALID_ARGUMENT");
     const { classes } = this.#spec;
     const confusion = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
@@ -81,7 +100,8 @@ export class Inference {
     const labels = new Int32Array(split.count).fill(-1);
     const broken: BrokenImage[] = [];
     let [loss, correct, counted, first] = [0, 0, 0, 0];
-    for await (const given of inOrder(split, n)) {
+    for await (const read of inOrder(split, n)) {
+      const given = matched ? { ...read, labels: read.labels.map((label) => (label < 0 ? label : matched[label]!)) } : read;
       if (signal?.aborted) throw new RevNetError("ERR_ABORTED", "the evaluation was aborted", { cause: signal.reason });
       const rows = given.labels.length;
       const batch = await this.#batch(given.images, given.labels, 0, rows, n, preprocessing);
@@ -105,6 +125,17 @@ export class Inference {
     }
     if (counted === 0) throw new RevNetError("ERR_INVALID_DATA", `none of the ${split.count} images could be decoded`);
     return { loss: loss / counted, error: (counted - correct) / counted, confusion, losses, predictions, labels, broken };
+  }
+
+  /** @throws RevNetError ERR_INVALID_ARGUMENT, ERR_INVALID_DATA */
+  #split(data: AnyDataset | AnySplit, choice: SplitChoice | undefined): AnySplit {
+    if (choice === undefined) return images.checkSplit<AnySplit>(this.#spec, data);
+    checkChoice(choice, SPLIT_CHOICES, "split", "ERR_INVALID_ARGUMENT");
+    if (data === null || typeof data !== "object" || !("test" in data))
+      throw new RevNetError("ERR_INVALID_ARGUMENT", "split: is for data sets");
+    const { train, validation, test } = data;
+    for (const split of [train, validation, test]) if (split && split.count > 0) images.checkSplit(this.#spec, split);
+    return chooseSplit(data, choice);
   }
 
   /** Rows [first, first + rows) in a batch of n; rows beyond are left out. */

@@ -6,6 +6,7 @@ import type { MemoryReport } from "../../binding.js";
 import type { AnyDataset, AnySplit } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
 import { writeOnnx } from "../formats/onnx.js";
+import { printable } from "../text.js";
 import { checkChoice, checkOptions } from "../validation.js";
 import { chooseDevice, DEVICE_KEYS, type DeviceChoice, type DeviceOptions } from "./device.js";
 import { Executor } from "./executor.js";
@@ -50,18 +51,30 @@ export function createNetwork(model: Model, options: NetworkOptions = {}): Netwo
 /**
  * A network from model.safetensors. All its parameters must be there, and no others.
  * @param options.spec the model, where the file does not carry it
+ * @param options.preprocessing of the images, where the file does not carry it (one that PyTorch wrote does not): without it, mean 0 and
+ *   scale 1 / 255 are taken, and the process emits a warning
  * @throws RevNetError as createNetwork, and ERR_FILE, ERR_INVALID_FILE
  */
-export async function loadNetwork(file: string, options: NetworkOptions & { readonly spec?: Model } = {}): Promise<Network> {
-  checkOptions(options, ["spec", ...NETWORK_KEYS]);
-  const { spec, ...rest } = options;
+export async function loadNetwork(
+  file: string,
+  options: NetworkOptions & { readonly spec?: Model; readonly preprocessing?: Preprocessing } = {},
+): Promise<Network> {
+  checkOptions(options, ["spec", "preprocessing", ...NETWORK_KEYS]);
+  const { spec, preprocessing, ...rest } = options;
   const model = await readModel(file, spec === undefined ? undefined : resolveModel(spec));
   const network = new Network(model.spec, rest);
   try {
     for (const name of network.parameters.keys())
       if (!model.tensors.has(name)) throw new RevNetError("ERR_INVALID_FILE", `'${file}': parameter '${name}' is missing`);
     network.setParameters(model.tensors);
-    network.preprocessing = model.preprocessing;
+    network.preprocessing = preprocessing ?? model.preprocessing ?? network.preprocessing;
+    if (preprocessing === undefined && model.preprocessing === undefined)
+      process.emitWarning(
+        printable(
+          `'${file}' does not say how images are preprocessed, so mean 0 and scale 1/255 are taken; loadNetwork's option preprocessing says it`,
+        ),
+        { type: "RevNetWarning", code: "REVNET_NO_PREPROCESSING" },
+      );
     network.classNames = model.classNames;
     return network;
   } catch (error) {
@@ -202,12 +215,13 @@ export class Network {
   }
 
   /**
-   * Loss and error by the running statistics, on a split or on a data set's test split. Broken images of a stream are left out.
-   * @param data its images have the shape of the network's input
-   * @throws RevNetError ERR_INVALID_ARGUMENT; ERR_ABORTED between two batches; ERR_INVALID_DATA from a stream
+   * Loss and error by the running statistics, on a split or on one of a data set's. Broken images of a stream are left out.
+   * @param data its images have the shape of the network's input; a data set's classes are matched to the network's by name, and some may
+   *   be absent
+   * @throws RevNetError ERR_INVALID_ARGUMENT, also for classes that the network has not; ERR_ABORTED between two batches; ERR_INVALID_DATA from a stream
    */
   evaluate(data: AnyDataset | AnySplit, options: EvaluationOptions = {}): Promise<Evaluation> {
-    return this.#inference.evaluate(data, options, this.#preprocessing);
+    return this.#inference.evaluate(data, options, this.#preprocessing, this.#classNames);
   }
 
   /**

@@ -166,7 +166,10 @@ describe("the command line", function () {
     expect(evaluated.confusion.flat().reduce((a: number, b: number) => a + b)).to.equal(20);
     expect((await revnet("evaluate", model, "--data", "shapes", "--test-count", "20")).stdout).to.include("hourglass");
 
-    const predicted = JSON.parse((await revnet("predict", model, "--data", "shapes", "--count", "20", "--json")).stdout);
+    const { classes, images: predicted } = JSON.parse(
+      (await revnet("predict", model, "--data", "shapes", "--count", "20", "--json")).stdout,
+    );
+    expect(classes).to.have.length(10).and.include("hourglass");
     expect(predicted).to.have.length(20);
     const wrong = predicted.filter((result: { class: string; label: string }) => result.class !== result.label).length;
     expect(wrong / 20).to.be.closeTo(summary.testError, 1e-9);
@@ -175,11 +178,12 @@ describe("the command line", function () {
     // About other classes: no figures that mean nothing.
     const other = path.join(out, "cifar.safetensors");
     const network = createNetwork("revnet-38", { device: "cpu" });
-    network.classNames = Array.from({ length: 10 }, (_, i) => `class ${i}`);
+    network.classNames = Array.from({ length: 10 }, (_, i) => `thing ${i}`);
     await network.save(other);
     network.dispose();
-    const warned = await revnet("predict", other, "--data", "shapes", "--count", "1");
-    expect(warned.stderr).to.include("warning: the classes of shapes are not those");
+    const unknown = await revnet("predict", other, "--data", "shapes", "--count", "1");
+    expect(unknown.status).to.equal(2);
+    expect(unknown.stderr.replace(/\s+/g, " ")).to.include("are not among the 10 that revnet-38 was trained on (thing 0, thing 1");
     const two = file("two.json");
     await writeFile(two, JSON.stringify({ extends: "revnet-38", name: "two", classes: 2 }));
     const pair = createNetwork(two, { device: "cpu" });
@@ -188,7 +192,7 @@ describe("the command line", function () {
     for (const command of ["predict", "evaluate"]) {
       const refused = await revnet(command, other, "--data", "shapes", "--test-count", "1");
       expect(refused.status, command).to.equal(2);
-      expect(refused.stderr).to.match(/the model has 2 classes, and shapes has \d+/);
+      expect(refused.stderr.replace(/\s+/g, " ")).to.match(/shapes has 10 classes and two 2, and without names/);
     }
 
     await writeFile(file("image.raw"), Buffer.alloc(2 * 3072, 128));

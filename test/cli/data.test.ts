@@ -102,9 +102,9 @@ describe("revnet data", () => {
     expect(JSON.parse(evaluated.stdout).images).to.be.within(2, 3);
     const predicted = await revnet("predict", model, file("red.png"), "--json");
     expect(predicted.status, predicted.stderr).to.equal(0);
-    expect(JSON.parse(predicted.stdout)[0].class).to.be.oneOf(["blue", "green", "red"]);
+    expect(JSON.parse(predicted.stdout).images[0].class).to.be.oneOf(["blue", "green", "red"]);
     const tested = await revnet("predict", model, ...data, "--count", "2", "--json");
-    expect(JSON.parse(tested.stdout)[1].label).to.be.oneOf(["blue", "green", "red"]);
+    expect(JSON.parse(tested.stdout).images[1].label).to.be.oneOf(["blue", "green", "red"]);
   });
 
   const misused: [string[], RegExp][] = [

@@ -1,9 +1,8 @@
 /** revnet evaluate and predict: whose row is whose, and which images count. */
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
-import { UsageError } from "../../lib/cli/command.js";
 import { evaluate } from "../../lib/cli/evaluate.js";
 import { predict } from "../../lib/cli/predict.js";
 import { createNetwork } from "../../lib/index.js";
@@ -108,24 +107,50 @@ describe("evaluating", () => {
     expect(await rejection(runCommand(evaluate, ...args, "--broken-images", "fail"), "ERR_INVALID_DATA")).to.include(broken[0]!);
   });
 
-  it("refuses another number of classes, and warns of other names, by the first that differs", async () => {
-    const { args, model } = await prepare(3);
-    await rm(path.join(folder, "data/train", nameOf(1)), { recursive: true });
-    await rm(path.join(folder, "data/val", nameOf(1)), { recursive: true });
-    const refused = await runCommand(evaluate, ...args).catch((error: Error) => error);
-    expect(refused).to.be.instanceOf(UsageError);
-    expect((refused as Error).message).to.equal("the model has 3 classes, and image-folder has 2");
-    await mkdir(path.join(folder, "data/train/other"));
-    await writeFile(path.join(folder, "data/train/other/0.png"), await picture([1, 2, 3], 1, 8, 8));
-    const { stderr } = await runCommand(evaluate, ...args);
-    expect(stderr).to.include(`class 1 is '${nameOf(2)}', and was '${nameOf(1)}'`);
-    expect((await runCommand(evaluate, model, ...args.slice(1))).status).to.equal(0);
+  it("matches classes by their names: some may be absent, no others may be there", async () => {
+    const { args } = await prepare(4);
+    // The classes that are left are in other places than in the network.
+    for (const split of ["train", "val"])
+      for (const label of [0, 1]) await rm(path.join(folder, "data", split, nameOf(label)), { recursive: true });
+    const evaluated = JSON.parse((await runCommand(evaluate, ...args, "--json")).stdout);
+    expect(evaluated.classes).to.deep.equal([0, 1, 2, 3].map(nameOf));
+    expect(evaluated.confusion).to.deep.equal([
+      [0, 0, 0, 0],
+      [0, 0, 0, 0],
+      [0, 0, imagesOf(2), 0],
+      [0, 0, imagesOf(3), 0],
+    ]);
+    await rename(path.join(folder, "data/train", nameOf(3)), path.join(folder, "data/train", nameOf(2), "deeper"));
+    await rm(path.join(folder, "data/val", nameOf(3)), { recursive: true });
+    expect(JSON.parse((await runCommand(evaluate, ...args, "--json")).stdout).error).to.equal(0);
+    await mkdir(path.join(folder, "data/val/other"));
+    await writeFile(path.join(folder, "data/val/other/0.png"), await picture([1, 2, 3], 1, 8, 8));
+    expect(await rejection(runCommand(evaluate, ...args), "ERR_INVALID_DATA")).to.include("no class 'other' among those expected");
+  });
+
+  it("takes the split that is chosen, or all of them", async () => {
+    const { args } = await prepare(3);
+    const images = async (...more: string[]) => JSON.parse((await runCommand(evaluate, ...args, ...more, "--json")).stdout).images;
+    expect(await images("--split", "train")).to.equal(3);
+    expect(await images("--split", "validation")).to.equal(6);
+    expect(await images("--split", "all")).to.equal(9);
+    await mkdir(path.join(folder, "data/test"));
+    await cp(path.join(folder, "data/val", nameOf(1)), path.join(folder, "data/test", nameOf(1)), { recursive: true });
+    expect(await images()).to.equal(imagesOf(1));
+    expect(await images("--split", "validation")).to.equal(6);
+    expect(await images("--split", "all")).to.equal(9 + imagesOf(1));
+    expect(await rejection(runCommand(evaluate, ...args, "--split", "tset"), "ERR_INVALID_ARGUMENT")).to.include(
+      "did you mean 'test'",
+    );
+    const plain = args.map((argument) => (argument === path.join(folder, "data") ? path.join(argument, "val") : argument));
+    expect(JSON.parse((await runCommand(evaluate, ...plain, "--split", "all", "--json")).stdout).images).to.equal(6);
   });
 
   describe("predicts", () => {
     it("of test images the class that it was trained on, beside the data's label", async () => {
       const { args } = await prepare(3);
-      const results = JSON.parse((await runCommand(predict, ...args, "--count", "4", "--json")).stdout);
+      const { classes, images: results } = JSON.parse((await runCommand(predict, ...args, "--count", "4", "--json")).stdout);
+      expect(classes).to.deep.equal([0, 1, 2].map(nameOf));
       expect(results.map(({ image, class: name, label }: Record<string, string>) => [image, name, label])).to.deep.equal(
         [0, 1, 1, 2].map((label, i) => [`test[${i}]`, nameOf(ALWAYS), nameOf(label)]),
       );
@@ -153,10 +178,42 @@ describe("evaluating", () => {
       expect(cells(stdout).map(([image]) => image)).to.deep.equal(["image", png, `${raw}[0]`, `${raw}[1]`, one]);
       for (const length of [0, 191, 193]) {
         await writeFile(raw, Buffer.alloc(length));
-        const message = await rejection(runCommand(predict, model, raw, "--device", "cpu"), "ERR_INVALID_DATA");
-        expect(message).to.include(raw).and.include(`its ${length} bytes`).and.include("8 x 8 x 3 = 192");
+        const { status, stderr } = await runCommand(predict, model, raw, "--device", "cpu");
+        expect(status).to.equal(1);
+        expect(stderr.replace(/\s+/g, " ")).to.include(raw).and.include(`its ${length} bytes`).and.include("8 x 8 x 3 = 192");
       }
-      expect(await rejection(runCommand(predict, model, `${raw}.none`, "--device", "cpu"), "ERR_FILE")).to.include(`${raw}.none`);
+    });
+
+    it("of all files that can be read, and names the others", async () => {
+      const { model } = await prepare(3);
+      const png = path.join(folder, "data/val", nameOf(0), "0.png");
+      const text = path.join(folder, "notes.txt");
+      await writeFile(text, Buffer.alloc(192, "a"));
+      const cut = path.join(folder, "cut.png");
+      await writeFile(cut, (await readFile(png)).subarray(0, 60));
+      const files = [png, text, cut, path.join(folder, "none.png"), folder.concat("/data/val"), "/dev/null", png];
+      const { status, stdout } = await runCommand(predict, model, ...files, "--device", "cpu", "--json");
+      expect(status).to.equal(1);
+      const results: { image: string; class?: string; error?: string }[] = JSON.parse(stdout).images;
+      expect(results.map(({ image, error }) => [path.relative(folder, image), error === undefined])).to.deep.equal([
+        [`data/val/${nameOf(0)}/0.png`, true],
+        ["notes.txt", false],
+        ["cut.png", false],
+        ["none.png", false],
+        ...[0, 1, 2].flatMap((label) =>
+          Array.from({ length: imagesOf(label) }, (_, i) => [`data/val/${nameOf(label)}/${i}.png`, true]),
+        ),
+        [path.relative(folder, "/dev/null"), false],
+        [`data/val/${nameOf(0)}/0.png`, true],
+      ]);
+      expect(results[1]!.error).to.include("it is not a JPEG");
+      expect(results[2]!.error).to.include("damaged or cut short");
+      expect(results[3]!.error).to.include("there is no such file");
+      const raw = await runCommand(predict, model, text, "--raw", "--device", "cpu");
+      expect(raw.status).to.equal(0);
+      const people = await runCommand(predict, model, png, text, "--device", "cpu");
+      expect(cells(people.stdout)[1]![0]).to.equal(png);
+      expect(people.stderr).to.include(text);
     });
 
     it("what is either files or a data set, at least one image of it", async () => {
