@@ -1,14 +1,14 @@
-/** Fetches the CIFAR data sets: the archive, whose download can be broken off and go on, its checksum, and the files that are read. */
+/** Fetches the CIFAR data sets: the archive (fetch.ts), its checksum, and the files that are read. */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { ReadEntry } from "tar";
 import { RevNetError } from "../errors.js";
 import { makeFolder } from "../formats/atomic.js";
-import { checkChoice, checkOptions } from "../validation.js";
+import { checkChoice, checkInteger, checkOptions, describe } from "../validation.js";
 import { CIFAR_10, CIFAR_100, CIFAR_100_COARSE } from "./cifar.js";
+import { onDisk, receive } from "./fetch.js";
 
 interface Archive {
   readonly url: string;
@@ -44,8 +44,13 @@ export interface DownloadOptions {
   readonly onProgress?: ((received: number, total: number | undefined) => void) | undefined;
   /** Ends the download with ERR_ABORTED; the next call goes on from what was received. */
   readonly signal?: AbortSignal | undefined;
-  /** After which silence counts as a failure, in milliseconds; default 30,000. */
+  /**
+   * After which silence counts as a failure, in milliseconds; default 30,000. Ten times as long without 200 bytes a second is one too: a
+   * slow line is waited for, a server that sends a byte now and then is not.
+   */
   readonly timeout?: number | undefined;
+  /** What the whole download may take, in milliseconds; default a day. */
+  readonly totalTimeout?: number | undefined;
 }
 
 /** What downloadDataset gives. */
@@ -61,14 +66,12 @@ export interface Download {
 }
 
 const CODE = "ERR_INVALID_ARGUMENT";
-const ATTEMPTS = 3;
-const PAUSE = 1000;
 const TIMEOUT = 30_000;
-/** Between readings of the progress. */
-const REPORT_BYTES = 2 ** 18;
-
-/** A failure that another attempt may get over. */
-class Interrupted extends Error {}
+const TOTAL_TIMEOUT = 24 * 3_600_000;
+const LONGEST = 2 ** 31 - 1;
+/** Of a folder that archives are unpacked in. One that is older than an hour was left behind. */
+const UNPACKING = ".revnet-unpack-";
+const STALE_MILLISECONDS = 3_600_000;
 
 /**
  * Downloads `cifar-10` or `cifar-100`. What was received stays when it is broken off, and the next call goes on from there. Files that
@@ -76,24 +79,27 @@ class Interrupted extends Error {}
  * @throws RevNetError ERR_INVALID_ARGUMENT, ERR_NETWORK, ERR_INVALID_DATA (checksum, contents), ERR_FILE, ERR_ABORTED
  */
 export async function downloadDataset(name: DownloadName, options: DownloadOptions): Promise<Download> {
-  checkOptions(options, ["dataDir", "url", "md5", "onProgress", "signal", "timeout"]);
+  checkOptions(options, ["dataDir", "url", "md5", "onProgress", "signal", "timeout", "totalTimeout"]);
   const archive = ARCHIVES[checkChoice(name, DOWNLOADS, "data set", CODE)];
   const { dataDir, md5 = archive.md5 } = options;
   if (typeof dataDir !== "string" || dataDir === "") throw new RevNetError(CODE, "dataDir: expected a folder for the files");
   const url = checkUrl(options.url ?? archive.url);
-  if (!/^[0-9a-f]{32}$/.test(md5)) throw new RevNetError(CODE, `md5: expected 32 hexadecimal digits in lower case, got '${md5}'`);
+  const timeout = checkInteger(options.timeout ?? TIMEOUT, 1, LONGEST / 10, "timeout", CODE);
+  const totalTimeout = checkInteger(options.totalTimeout ?? TOTAL_TIMEOUT, 1, LONGEST, "totalTimeout", CODE);
+  if (typeof md5 !== "string" || !/^[0-9a-f]{32}$/.test(md5))
+    throw new RevNetError(CODE, `md5: expected 32 hexadecimal digits in lower case, got ${describe(md5)}`);
   const files = archive.files.map((file) => path.join(dataDir, file));
   if (await allThere(files)) return { dataDir, files, bytes: 0, resumedFrom: 0 };
 
   await makeFolder(dataDir);
   const part = path.join(dataDir, `${path.basename(archive.url)}.part`);
-  const { bytes, resumedFrom } = await receive(url, part, options);
+  const { bytes, resumedFrom } = await receive(url, part, { ...options, timeout, totalTimeout });
   const sum = await md5Of(part);
   if (sum !== md5) {
     await fs.rm(part, { force: true });
     throw new RevNetError(
       "ERR_INVALID_DATA",
-      `${url}: the MD5 of what was received is ${sum}, expected ${md5}; it was removed, and the next download begins anew`,
+      `${url.href}: the MD5 of what was received is ${sum}, expected ${md5}; it was removed, and the next download begins anew`,
     );
   }
   await extract(part, dataDir, archive.files);
@@ -101,130 +107,23 @@ export async function downloadDataset(name: DownloadName, options: DownloadOptio
   return { dataDir, files, bytes, resumedFrom };
 }
 
-function checkUrl(url: string): string {
-  const { protocol } = URL.canParse(url) ? new URL(url) : { protocol: "" };
-  if (protocol === "http:" || protocol === "https:") return url;
-  throw new RevNetError(CODE, `url: expected an http or https URL, got '${String(url).slice(0, 200)}'`);
+function checkUrl(text: string): URL {
+  const url = typeof text === "string" && URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.protocol === "http:" || url?.protocol === "https:") return url;
+  // What looks like a password is one, also where the rest is no URL.
+  throw new RevNetError(
+    CODE,
+    `url: expected an http or https URL, got ${describe(String(text).replace(/^([^@]*\/\/)?.*@/s, "$1***@"))}`,
+  );
 }
 
 async function allThere(files: readonly string[]): Promise<boolean> {
-  const sizes = await Promise.all(
-    files.map((file) =>
-      fs.stat(file).then(
-        ({ size }) => size,
-        () => 0,
-      ),
-    ),
-  );
-  return sizes.every((size) => size > 0);
-}
-
-async function receive(url: string, part: string, options: DownloadOptions): Promise<{ bytes: number; resumedFrom: number }> {
-  const sizeOf = () =>
-    fs.stat(part).then(
-      ({ size }) => size,
-      () => 0,
+  const there = (file: string) =>
+    fs.stat(file).then(
+      (found) => found.isFile() && found.size > 0,
+      () => false,
     );
-  const resumedFrom = await sizeOf();
-  let bytes = 0;
-  for (let attempt = 1; ; attempt++)
-    try {
-      await fetchRest(url, part, await sizeOf(), options, (count) => {
-        bytes += count;
-      });
-      return { bytes, resumedFrom };
-    } catch (error) {
-      if (options.signal?.aborted)
-        throw new RevNetError("ERR_ABORTED", "the download was aborted; the next one goes on from there", { cause: error });
-      if (!(error instanceof Interrupted)) throw error;
-      if (attempt === ATTEMPTS) {
-        const have = await sizeOf();
-        const rest = have > 0 ? `; the next download goes on from the ${have} bytes that are there` : "";
-        throw new RevNetError("ERR_NETWORK", `${url}: ${error.message}, ${ATTEMPTS} times${rest}`, { cause: error.cause });
-      }
-      await sleep(PAUSE * attempt, undefined, { signal: options.signal }).catch(() => {});
-    }
-}
-
-/** Appends what is missing after the first `have` bytes. */
-async function fetchRest(
-  url: string,
-  part: string,
-  have: number,
-  { signal, timeout = TIMEOUT, onProgress }: DownloadOptions,
-  count: (bytes: number) => void,
-): Promise<void> {
-  const silence = new AbortController();
-  const timer = setTimeout(() => silence.abort(), timeout);
-  try {
-    const response = await fetch(url, {
-      headers: have > 0 ? { range: `bytes=${have}-` } : {},
-      signal: signal ? AbortSignal.any([signal, silence.signal]) : silence.signal,
-    });
-    const start = startOf(response, have, url);
-    if (start === undefined) {
-      await response.body?.cancel();
-      return;
-    }
-    const length = Number(response.headers.get("content-length") ?? Number.NaN);
-    const total = Number.isFinite(length) ? start + length : undefined;
-    const received = await save(response, part, start, (at) => {
-      timer.refresh();
-      onProgress?.(at, total);
-    });
-    count(received - start);
-    if (total !== undefined && received !== total)
-      throw new Interrupted(`the connection ended after ${received} of ${total} bytes`);
-    onProgress?.(received, total);
-  } catch (error) {
-    if (error instanceof RevNetError || error instanceof Interrupted) throw error;
-    const { cause } = error as { cause?: Error & { code?: string } };
-    const reason = silence.signal.aborted
-      ? `nothing came for ${timeout / 1000} s`
-      : cause?.message || cause?.code || (error as Error).message;
-    throw new Interrupted(reason, { cause: error });
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** The byte that the response begins with; undefined: there is nothing more to come. */
-function startOf({ status, statusText, headers }: Response, have: number, url: string): number | undefined {
-  if (status === 200) return 0;
-  if (status === 206 && headers.get("content-range")?.startsWith(`bytes ${have}-`)) return have;
-  // All of it is there, or too much; the checksum tells.
-  if (status === 416 && have > 0) return undefined;
-  const said = `the server answered ${status} ${statusText}`.trim();
-  if (status >= 500 || status === 429) throw new Interrupted(said);
-  throw new RevNetError("ERR_NETWORK", `${url}: ${said}`);
-}
-
-/** @returns the file's length then */
-async function save(response: Response, part: string, start: number, report: (at: number) => void): Promise<number> {
-  const handle = await onDisk(part, () => fs.open(part, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o666));
-  let [at, reported] = [start, start];
-  try {
-    await onDisk(part, () => handle.truncate(start));
-    for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
-      for (let done = 0; done < chunk.length; )
-        done += (await onDisk(part, () => handle.write(chunk, done, chunk.length - done, at + done))).bytesWritten;
-      at += chunk.length;
-      if (at - reported < REPORT_BYTES) continue;
-      reported = at;
-      report(at);
-    }
-    return at;
-  } finally {
-    await handle.close();
-  }
-}
-
-async function onDisk<T>(file: string, action: () => Promise<T>): Promise<T> {
-  try {
-    return await action();
-  } catch (cause) {
-    throw new RevNetError("ERR_FILE", `cannot write '${file}': ${(cause as Error).message}`, { cause });
-  }
+  return (await Promise.all(files.map(there))).every(Boolean);
 }
 
 async function md5Of(file: string): Promise<string> {
@@ -235,12 +134,16 @@ async function md5Of(file: string): Promise<string> {
 
 /** Takes the wanted files out of the archive, whatever folder they are in there, and nothing else. */
 async function extract(archive: string, dataDir: string, wanted: readonly string[]): Promise<void> {
-  const folder = await onDisk(dataDir, () => fs.mkdtemp(path.join(dataDir, ".extract-")));
+  await removeLeftovers(dataDir);
+  const folder = await onDisk(dataDir, () => fs.mkdtemp(path.join(dataDir, UNPACKING)));
   try {
     const filter = (name: string, entry: unknown) =>
       wanted.includes(path.posix.basename(name)) && name.split("/").length <= 2 && (entry as ReadEntry).type === "File";
     const tar = await import("tar");
-    await tar.x({ file: archive, cwd: folder, strip: 1, filter, strict: true }).catch((cause: Error) => {
+    await tar.x({ file: archive, cwd: folder, strip: 1, filter, strict: true }).catch((cause: NodeJS.ErrnoException) => {
+      // The system's errors have a number; the archive's have none.
+      if (cause.errno !== undefined && cause.syscall)
+        throw new RevNetError("ERR_FILE", `cannot unpack into '${dataDir}': ${cause.message}`, { cause });
       throw new RevNetError("ERR_INVALID_DATA", `'${archive}' cannot be unpacked: ${cause.message}`, { cause });
     });
     const found = await fs.readdir(folder);
@@ -248,6 +151,19 @@ async function extract(archive: string, dataDir: string, wanted: readonly string
     if (missing !== undefined) throw new RevNetError("ERR_INVALID_DATA", `'${archive}' has no ${missing}`);
     for (const name of wanted) await onDisk(name, () => fs.rename(path.join(folder, name), path.join(dataDir, name)));
   } finally {
-    await fs.rm(folder, { recursive: true, force: true });
+    await remove(folder);
+  }
+}
+
+/** After a failure other files of the archive may still be on their way into the folder; what cannot be removed is no failure of its own. */
+const remove = (folder: string) => fs.rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 }).catch(() => {});
+
+/** What downloads that were killed while they unpacked have left. */
+async function removeLeftovers(dataDir: string): Promise<void> {
+  for (const name of await fs.readdir(dataDir).catch(() => [])) {
+    if (!name.startsWith(UNPACKING)) continue;
+    const file = path.join(dataDir, name);
+    const found = await fs.lstat(file).catch(() => undefined);
+    if (found?.isDirectory() && Date.now() - found.mtimeMs > STALE_MILLISECONDS) await remove(file);
   }
 }

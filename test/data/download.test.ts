@@ -1,9 +1,10 @@
 import { createHash } from "node:crypto";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { link, mkdir, mkdtemp, readdir, readFile, rm, symlink, utimes, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { gzipSync } from "node:zlib";
 import { expect } from "chai";
 import * as tar from "tar";
 import { downloadDataset, openDataset } from "../../lib/index.js";
@@ -26,6 +27,9 @@ describe("downloads", () => {
   let asked: string[];
   /** How the next request is answered; default: as a server does that knows ranges. */
   let answer: ((request: IncomingMessage, response: ServerResponse) => void) | undefined;
+
+  /** How all requests are. */
+  let always: typeof answer;
 
   const options = () => ({
     dataDir: path.join(folder, "data"),
@@ -64,7 +68,7 @@ describe("downloads", () => {
     archive = await readFile(path.join(folder, "made.tar.gz"));
     server = createServer((request, response) => {
       asked.push(request.headers.range ?? "");
-      const given = answer ?? serve;
+      const given = answer ?? always ?? serve;
       answer = undefined;
       given(request, response);
     });
@@ -77,7 +81,7 @@ describe("downloads", () => {
   });
   beforeEach(async () => {
     asked = [];
-    answer = undefined;
+    [answer, always] = [undefined, undefined];
     await rm(path.join(folder, "data"), { recursive: true, force: true });
   });
 
@@ -101,7 +105,7 @@ describe("downloads", () => {
     const { bytes } = await downloadDataset("cifar-10", options());
     expect(asked[0]).to.equal("");
     expect(asked[1]).to.match(/^bytes=100-$/);
-    expect(bytes).to.equal(archive.length - 100);
+    expect(bytes).to.equal(archive.length);
   });
 
   it("go on where an earlier call left off, also with nothing left to fetch", async () => {
@@ -148,6 +152,117 @@ describe("downloads", () => {
     answer = () => {};
     await downloadDataset("cifar-10", { ...options(), timeout: 200 });
     expect(asked).to.deep.equal(["", ""]);
+  });
+
+  it("wait for a slow line, and not for a server that drips", async () => {
+    const drip = (piece: number) => (_: IncomingMessage, response: ServerResponse) => {
+      let at = 0;
+      response.writeHead(200, { "content-length": archive.length });
+      const timer = setInterval(() => {
+        response.write(archive.subarray(at, at + piece));
+        at += piece;
+        if (at < archive.length) return;
+        clearInterval(timer);
+        response.end();
+      }, 30);
+      response.on("close", () => clearInterval(timer));
+    };
+    // Longer in all than the timeout.
+    answer = drip(Math.ceil(archive.length / 40));
+    await downloadDataset("cifar-10", { ...options(), timeout: 1000 });
+    expect(asked).to.deep.equal([""]);
+
+    await rm(path.join(folder, "data"), { recursive: true });
+    always = drip(1);
+    expect(await rejection(downloadDataset("cifar-10", { ...options(), timeout: 100 }), "ERR_NETWORK")).to.match(
+      /only \d+ bytes came in 1 s, 3 times; the next download goes on from/,
+    );
+    expect(
+      await rejection(downloadDataset("cifar-10", { ...options(), timeout: 10_000, totalTimeout: 150 }), "ERR_NETWORK"),
+    ).to.match(/longer than 0.15 s/);
+  });
+
+  it("ask for the archive as it is, and refuse what is encoded on the way", async () => {
+    let accepted: string | undefined;
+    answer = (request, response) => {
+      accepted = request.headers["accept-encoding"];
+      const body = gzipSync(archive);
+      response.writeHead(200, { "content-encoding": "gzip", "content-length": body.length }).end(body);
+    };
+    expect(await rejection(downloadDataset("cifar-10", options()), "ERR_NETWORK")).to.include("Content-Encoding: gzip");
+    expect(accepted).to.equal("identity");
+    expect(asked).to.have.length(1);
+  });
+
+  it("follow redirects, but not for ever, not to other protocols, and with a password for its own host alone", async () => {
+    const seen: (string | undefined)[] = [];
+    const { url } = options();
+    const redirect = (location: string) => (request: IncomingMessage, response: ServerResponse) => {
+      seen.push(request.headers.authorization);
+      response.writeHead(302, { location }).end();
+    };
+    answer = redirect(url.replace("127.0.0.1", "localhost"));
+    await downloadDataset("cifar-10", { ...options(), url: url.replace("//", "//me:secret@") });
+    expect(seen).to.deep.equal([`Basic ${Buffer.from("me:secret").toString("base64")}`]);
+    expect(asked).to.have.length(2);
+
+    for (const [location, words] of [
+      ["file:///etc/passwd", /no http or https URL/],
+      ["/again", /after 5 redirects/],
+    ] as const) {
+      await rm(path.join(folder, "data"), { recursive: true, force: true });
+      always = redirect(location);
+      const message = await rejection(
+        downloadDataset("cifar-10", { ...options(), url: url.replace("//", "//me:secret@") }),
+        "ERR_NETWORK",
+      );
+      expect(message).to.match(words).and.not.include("secret");
+    }
+  });
+
+  it("print no password, whatever is wrong with the URL", async () => {
+    for (const url of [
+      "ftp://me:secret@host/x",
+      "me:secret@host",
+      "http://me:se/secret@host:port/",
+      "http://me:secret@127.0.0.1:1/x",
+    ]) {
+      const failed = downloadDataset("cifar-10", { ...options(), url });
+      const error = await failed.then(
+        () => undefined,
+        (reason: Error) => reason,
+      );
+      expect(`${error}`).to.not.include("secret").and.not.include("se/");
+    }
+  });
+
+  it("write through no link, and into no pipe", async () => {
+    await mkdir(path.join(folder, "data"));
+    const target = path.join(folder, "precious");
+    for (const make of [symlink, link]) {
+      await writeFile(target, "precious");
+      await make(target, part());
+      expect(await rejection(downloadDataset("cifar-10", options()), "ERR_FILE")).to.include("remove it");
+      expect(await readFile(target, "utf8")).to.equal("precious");
+      await rm(part());
+    }
+    // A link to nothing would be made where it points to.
+    await symlink(path.join(folder, "nowhere"), part());
+    await rejection(downloadDataset("cifar-10", options()), "ERR_FILE");
+    expect(await readdir(folder)).not.to.include("nowhere");
+  });
+
+  it("remove what an earlier one left that was killed while it unpacked, and nothing else", async () => {
+    const left = path.join(folder, "data", ".revnet-unpack-abcdef");
+    const other = path.join(folder, "data", ".extract-mine");
+    for (const one of [left, other]) {
+      await mkdir(one, { recursive: true });
+      await utimes(one, 0, 0);
+    }
+    await downloadDataset("cifar-10", options());
+    expect(await readdir(path.join(folder, "data")))
+      .to.include(".extract-mine")
+      .and.not.include(".revnet-unpack-abcdef");
   });
 
   it("can be aborted, and keep what is there", async () => {
