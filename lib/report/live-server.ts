@@ -5,7 +5,7 @@
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RevNetError } from "../errors.js";
 import { printable } from "../text.js";
@@ -19,7 +19,21 @@ const UPDATE_MILLISECONDS = 1000;
 const SHARE = 20;
 /** What a browser has to read the last update. */
 const GOODBYE_MILLISECONDS = 2000;
-const MAX_CONNECTIONS = 64;
+/** What a connection has to show the token, from its beginning to the end of its request. */
+const STRANGER_MILLISECONDS = 5000;
+/** Connections that have not shown the token: a further one takes the place of the oldest, so that none is kept out by the others. */
+const MAX_STRANGERS = 32;
+/** Streams of updates: beyond them the one that has not been read for the longest ends, and its browser asks again. */
+const MAX_STREAMS = 64;
+/** After which a stream that nobody reads ends. */
+const UNREAD_MILLISECONDS = 60_000;
+const LIMITS = {
+  headersTimeout: STRANGER_MILLISECONDS,
+  requestTimeout: STRANGER_MILLISECONDS,
+  keepAliveTimeout: STRANGER_MILLISECONDS,
+  connectionsCheckingInterval: 1000,
+  maxHeaderSize: 16_384,
+};
 const HEADERS = {
   "Cache-Control": "no-store",
   // The page forbids itself everything else (page.ts); this cannot be said in the page.
@@ -38,7 +52,10 @@ export class LiveServer {
   readonly #token = randomBytes(16).toString("hex");
   readonly #title: string;
   readonly #content: () => Content;
-  readonly #streams = new Set<ServerResponse>();
+  /** And when each was last seen to be read. */
+  readonly #streams = new Map<ServerResponse, number>();
+  /** Connections that have not shown the token, the oldest first, and what ends each. */
+  readonly #strangers = new Map<Socket, NodeJS.Timeout>();
   #port = 0;
   #timer: NodeJS.Timeout | undefined;
   #pause = UPDATE_MILLISECONDS;
@@ -46,11 +63,27 @@ export class LiveServer {
   private constructor(title: string, content: () => Content) {
     this.#title = title;
     this.#content = content;
-    this.#server = createServer((request, response) => {
+    this.#server = createServer(LIMITS, (request, response) => {
       response.on("error", () => {}); // a browser that left
       this.#answer(request, response).catch((error: Error) => refuse(response, 500, error.message));
     });
-    this.#server.maxConnections = MAX_CONNECTIONS;
+    this.#server.on("connection", (socket) => this.#meet(socket));
+  }
+
+  #meet(socket: Socket): void {
+    const [oldest] = this.#strangers.keys();
+    if (oldest && this.#strangers.size >= MAX_STRANGERS) oldest.destroy();
+    this.#strangers.set(
+      socket,
+      setTimeout(() => socket.destroy(), STRANGER_MILLISECONDS),
+    );
+    socket.once("close", () => this.#trust(socket));
+  }
+
+  /** It has shown the token, or is gone. */
+  #trust(socket: Socket): void {
+    clearTimeout(this.#strangers.get(socket));
+    this.#strangers.delete(socket);
   }
 
   /** @param port 0: one that is free. @throws RevNetError ERR_UI where it cannot be had */
@@ -91,9 +124,9 @@ export class LiveServer {
     this.#timer = undefined;
     const closed = once(this.#server, "close");
     this.#server.close();
-    const sent = [...this.#streams].map((stream) => once(stream, "close"));
+    const sent = [...this.#streams.keys()].map((stream) => once(stream, "close"));
     this.#send("end");
-    for (const stream of this.#streams) stream.end();
+    for (const stream of this.#streams.keys()) stream.end();
     const patience = new AbortController();
     await Promise.race([Promise.all(sent), sleep(GOODBYE_MILLISECONDS, undefined, patience)]);
     patience.abort();
@@ -111,6 +144,7 @@ export class LiveServer {
     const url = URL.canParse(target, base) ? new URL(target, base) : undefined;
     if (!url || !timingSafeEqual(digest(url.searchParams.get("token") ?? ""), digest(this.#token)))
       return refuse(response, 403, "the token is missing or not this run's: open the address that the run has printed");
+    this.#trust(request.socket);
     if (request.method !== "GET") return refuse(response, 405, "GET is all there is");
     if (url.pathname === "/events") return this.#listen(response);
     if (url.pathname !== "/") return refuse(response, 404, "there is nothing here");
@@ -121,22 +155,33 @@ export class LiveServer {
   }
 
   #listen(response: ServerResponse): void {
+    const [longestUnread] = [...this.#streams].sort(([, a], [, b]) => a - b);
+    if (longestUnread && this.#streams.size >= MAX_STREAMS) longestUnread[0].destroy();
     response.writeHead(200, { ...HEADERS, "Content-Type": "text/event-stream" });
-    this.#streams.add(response);
+    this.#streams.set(response, performance.now());
     response.on("close", () => this.#streams.delete(response));
+    response.on("drain", () => this.#streams.has(response) && this.#streams.set(response, performance.now()));
     // What changed since the page was made.
     response.write(this.#message("update"));
   }
 
-  #message(type: "update" | "end"): string {
+  /** As bytes, which the streams that wait for them share. */
+  #message(type: "update" | "end"): Buffer {
     const { parts, charts } = this.#content();
     const shown = parts.map((part) => ({ id: part.id, version: version(part), html: part.html.source }));
-    return `event: ${type}\ndata: {"parts":${JSON.stringify(shown)},"charts":${pageJson(charts)}}\n\n`;
+    return Buffer.from(`event: ${type}\ndata: {"parts":${JSON.stringify(shown)},"charts":${pageJson(charts)}}\n\n`);
   }
 
-  /** Browsers that have yet to read the last update are left out. */
+  /** Browsers that have yet to read the last update are left out, and after a while they have left. */
   #send(type: "update" | "end"): void {
-    const waiting = [...this.#streams].filter((stream) => type === "end" || !stream.writableNeedDrain);
+    const now = performance.now();
+    const waiting: ServerResponse[] = [];
+    for (const [stream, read] of this.#streams)
+      if (!stream.writableNeedDrain) {
+        this.#streams.set(stream, now);
+        waiting.push(stream);
+      } else if (type === "end") waiting.push(stream);
+      else if (now - read > UNREAD_MILLISECONDS) stream.destroy();
     if (waiting.length === 0) return;
     const message = this.#message(type);
     for (const stream of waiting) stream.write(message);

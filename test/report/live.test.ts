@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { type OutgoingHttpHeaders, request } from "node:http";
+import { connect, type Socket } from "node:net";
 import { networkInterfaces, tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
@@ -156,6 +157,37 @@ describe("the live page's server", () => {
       () => expect.fail("still there"),
       (error) => expect(error.code).to.equal("ECONNREFUSED"),
     );
+  });
+
+  it("keeps its page open to its owner, whoever else holds connections", async () => {
+    const own = await LiveServer.open(0, "x", () => content);
+    const { port, host, search } = new URL(own.url);
+    const connections: Socket[] = [];
+    const open = async (head: string) => {
+      const socket = connect(Number(port), "127.0.0.1").on("error", () => {});
+      connections.push(socket);
+      await once(socket, "connect");
+      socket.write(head);
+      return socket;
+    };
+    try {
+      // The owner's own: a stream of updates that is open already, and streams that nobody reads.
+      const stream = await open(`GET /events${search} HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+      await once(stream, "data");
+      for (let i = 0; i < 50; i++) (await open(`GET /events${search} HTTP/1.1\r\nHost: ${host}\r\n\r\n`)).pause();
+      for (let i = 0; i < 200; i++) await open(`GET / HTTP/1.1\r\nHost: ${host}\r\nX-Half: `);
+      for (let i = 0; i < 3; i++) expect((await get(own.url)).status).to.equal(200);
+      expect(stream.destroyed).to.equal(false);
+      const update = once(stream, "data");
+      own.changed();
+      expect(String((await update)[0])).to.include("event: update");
+      // Strangers make room for strangers: of 200, those that came last are left.
+      expect(connections.slice(-20).some((socket) => socket.closed)).to.equal(false);
+      expect(connections.slice(51, 200).every((socket) => socket.closed)).to.equal(true);
+    } finally {
+      for (const socket of connections) socket.destroy();
+      await own.close();
+    }
   });
 
   it("says so where the port is taken, before anything is trained", async () => {
