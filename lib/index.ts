@@ -43,6 +43,7 @@ export type { Activations, Streams } from "./network/recorder.js";
 export type { NetworkSpec } from "./network/spec.js";
 export type { StepBatch, StepResult, StepSettings, TrainingStep } from "./network/training-step.js";
 export type { BlockError } from "./network/verification.js";
+export type { AcceptedChange } from "./training/data-record.js";
 export type {
   BrokenImageEvent,
   CheckpointEvent,

@@ -39,6 +39,10 @@ const FLAGS = {
   "checkpoint-every": { type: "integer", help: "steps between checkpoints in DIR (default: an epoch's)" },
   "keep-checkpoints": { type: "integer", help: "how many are kept, besides the best one (default 3)" },
   resume: { type: "boolean", help: "go on from the last checkpoint in DIR, from the start if there is none" },
+  "accept-changed-data": {
+    type: "boolean",
+    help: "with --resume: go on although images have changed; summary.json then says which",
+  },
   ui: { type: "boolean", help: "a live page in the browser while training, for this machine alone; its address is printed" },
   "ui-port": { type: "integer", help: "port of the live page (default: one that is free)" },
   ...JSON_FLAG,

@@ -1,6 +1,7 @@
 /** What the rest of the package knows of a data set: two splits of labelled byte images, resident in memory or streamed. */
 import { RevNetError } from "../errors.js";
 import { describe } from "../validation.js";
+import type { Contents } from "./contents.js";
 import { Pacer } from "./pacer.js";
 import { permutation } from "./random.js";
 
@@ -104,6 +105,8 @@ export interface StreamedDataset {
   readonly test: AnySplit;
   /** What was found beside the images; of a folder. */
   readonly leftOut?: readonly LeftOut[];
+  /** What the files held when they were first read. @internal */
+  readonly contents?: Contents;
   /** [height * width * channels] what preprocessing subtracts; of image files, one number for each channel. */
   readonly mean: (onProgress?: (done: number, total: number) => void) => Promise<Float32Array>;
   /** Ends the threads that make the images. */

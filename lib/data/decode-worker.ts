@@ -3,6 +3,7 @@ import { closeSync, readSync } from "node:fs";
 import { parentPort } from "node:worker_threads";
 import { crc32 } from "node:zlib";
 import { openFileSync, readFile } from "../files/open.js";
+import { digestOf } from "./contents.js";
 import type { Packed } from "./pack.js";
 import { cropCentre, cropResized, decodePicture, MAX_IMAGE_BYTES, type Picture, randomBox, type Shape } from "./picture.js";
 
@@ -12,6 +13,8 @@ export interface Item {
   readonly row: number;
   readonly file: string;
   readonly packed?: Packed | undefined;
+  /** Whether the digest of the file's bytes is wanted. */
+  readonly digest?: boolean | undefined;
   /** For a random crop; absent: the middle. */
   readonly words?: Uint32Array | undefined;
 }
@@ -27,6 +30,7 @@ export interface Task {
 export interface Answer {
   readonly id: number;
   readonly failures: readonly { readonly row: number; readonly reason: string }[];
+  readonly digests: readonly { readonly row: number; readonly digest: string }[];
   readonly pictures: readonly (Picture & { readonly row: number })[];
 }
 
@@ -49,9 +53,13 @@ function readPacked(file: string, { offset, height, width, crc }: Packed, channe
   return { height, width, pixels };
 }
 
-async function makePicture({ shape, pack }: Task, { file, packed }: Item): Promise<Picture> {
+type Digests = { row: number; digest: string }[];
+
+async function makePicture({ shape, pack }: Task, { row, file, packed, digest }: Item, digests: Digests): Promise<Picture> {
   if (packed && pack !== undefined) return readPacked(pack, packed, shape[2]);
-  return decodePicture(await readFile(file, { limit: MAX_IMAGE_BYTES }), shape);
+  const bytes = await readFile(file, { limit: MAX_IMAGE_BYTES });
+  if (digest) digests.push({ row, digest: digestOf(bytes) });
+  return decodePicture(bytes, shape);
 }
 
 function place({ shape, target, resizedCrop }: Task, { row, words }: Item, picture: Picture): void {
@@ -63,16 +71,17 @@ function place({ shape, target, resizedCrop }: Task, { row, words }: Item, pictu
 
 async function work(task: Task): Promise<Answer> {
   const failures: { row: number; reason: string }[] = [];
+  const digests: Digests = [];
   const pictures: (Picture & { row: number })[] = [];
   for (const item of task.items)
     try {
-      const picture = await makePicture(task, item);
+      const picture = await makePicture(task, item, digests);
       if (task.target) place(task, item, picture);
       else pictures.push({ ...picture, row: item.row });
     } catch (error) {
       failures.push({ row: item.row, reason: (error as Error).message });
     }
-  return { id: task.id, failures, pictures };
+  return { id: task.id, failures, digests, pictures };
 }
 
 parentPort!.on("message", async (task: Task) => parentPort!.postMessage(await work(task)));

@@ -42,10 +42,10 @@ export class Decoder {
     if (pack === undefined) loadSharp();
   }
 
-  /** Makes images in rows of `target`. Resolves to those that failed; their rows are as they were. */
-  async fill(target: SharedArrayBuffer, items: readonly Item[], resizedCrop = 0): Promise<Failure[]> {
+  /** Makes images in rows of `target`. Resolves to those that failed, whose rows are as they were, and to the digests that were wanted. */
+  async fill(target: SharedArrayBuffer, items: readonly Item[], resizedCrop = 0): Promise<Pick<Answer, "failures" | "digests">> {
     const answers = await this.#run(items, target, resizedCrop);
-    return answers.flatMap(({ failures }) => failures);
+    return { failures: answers.flatMap(({ failures }) => failures), digests: answers.flatMap(({ digests }) => digests) };
   }
 
   /** Whole pictures, for packing, in the order of `items`. */

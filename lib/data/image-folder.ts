@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import path from "node:path";
 import { RevNetError } from "../errors.js";
+import { Contents, digestOfPacked } from "./contents.js";
 import type { Batch, BatchRequest, BrokenImage, StreamedDataset, StreamedSplit } from "./dataset.js";
 import { Decoder, type Item } from "./decoder.js";
 import { type ImageFile, listFolder } from "./folder.js";
@@ -48,9 +49,11 @@ export async function openImageFolder(folder: string, options: ImageFolderOption
   const test = sample(listing.test, options.testCount);
   const { validation, leftOut } = listing;
   const pack = await usablePack(folder, shape, [...train, ...validation, ...test], options.onWarning);
+  const contents = new Contents(folder, [...train, ...validation, ...test]);
+  for (const [name, { picture }] of pack?.entries ?? []) if (picture) contents.note(name, digestOfPacked(picture.crc));
   const decoder = new Decoder(shape, pack?.file);
   try {
-    const open = (files: readonly ImageFile[]) => new FolderSplit(folder, files, shape, decoder, pack, brokenImages);
+    const open = (files: readonly ImageFile[]) => new FolderSplit(folder, files, shape, decoder, pack, contents, brokenImages);
     const split = open(train);
     return {
       name: "image-folder",
@@ -60,6 +63,7 @@ export async function openImageFolder(folder: string, options: ImageFolderOption
       ...(validation.length > 0 && { validation: open(validation) }),
       test: open(test),
       leftOut,
+      contents,
       mean: (onProgress) => channelMeans(split, shape, onProgress),
       close: () => decoder.close(),
     };
@@ -140,6 +144,7 @@ export class FolderSplit implements StreamedSplit {
     private readonly shape: Shape,
     private readonly decoder: Decoder,
     private readonly pack: Pack | undefined,
+    private readonly contents: Contents,
     private readonly brokenImages: "skip" | "fail",
   ) {
     this.count = files.length;
@@ -225,7 +230,8 @@ export class FolderSplit implements StreamedSplit {
           chosen[row] = (chosen[row]! + 1) % this.count;
         }
       const items = rows.map((row) => this.#item(row, chosen[row]!, words?.slice(row * CROP_WORDS, (row + 1) * CROP_WORDS)));
-      const failures = await this.decoder.fill(target, items, resizedCrop);
+      const { failures, digests } = await this.decoder.fill(target, items, resizedCrop);
+      for (const { row, digest } of digests) this.contents.note(this.files[chosen[row]!]!.name, digest);
       for (const { row, reason } of failures) this.#broken.set(chosen[row]!, reason);
       rows = failures.map(({ row }) => row);
     }
@@ -236,7 +242,9 @@ export class FolderSplit implements StreamedSplit {
   async #plain(chosen: readonly number[], target: SharedArrayBuffer): Promise<Batch> {
     const rows = Array.from(chosen.keys());
     const items = rows.filter((row) => !this.#broken.has(chosen[row]!)).map((row) => this.#item(row, chosen[row]!));
-    for (const { row, reason } of await this.decoder.fill(target, items)) this.#broken.set(chosen[row]!, reason);
+    const { failures, digests } = await this.decoder.fill(target, items);
+    for (const { row, digest } of digests) this.contents.note(this.files[chosen[row]!]!.name, digest);
+    for (const { row, reason } of failures) this.#broken.set(chosen[row]!, reason);
     const images = new Uint8Array(target, 0, chosen.length * this.#imageBytes);
     const broken = new Map<number, BrokenImage>();
     const labels = Int32Array.from(chosen, (index, row) => {
@@ -249,8 +257,10 @@ export class FolderSplit implements StreamedSplit {
   }
 
   #item(row: number, index: number, words?: Uint32Array): Item {
-    const packed = this.pack?.entries.get(this.files[index]!.name)?.picture;
-    return { row, file: this.fileOf(index), ...(packed && { packed }), ...(words && { words }) };
+    const { name } = this.files[index]!;
+    const packed = this.pack?.entries.get(name)?.picture;
+    const digest = !this.contents.has(name);
+    return { row, file: this.fileOf(index), digest, ...(packed && { packed }), ...(words && { words }) };
   }
 
   /** @throws RevNetError ERR_INVALID_DATA where broken images are not to be skipped */

@@ -7,6 +7,7 @@ import type { Reconstruction } from "../network/probe.js";
 import type { Findings } from "../report/analysis.js";
 import type { BestSoFar } from "./best.js";
 import type { Best, Progress } from "./checkpoint.js";
+import type { AcceptedChange } from "./data-record.js";
 import type { Journal } from "./journal.js";
 import type { Keeper } from "./keeper.js";
 import type { Settings } from "./options.js";
@@ -25,6 +26,7 @@ export interface Ended {
   readonly memory: Summary["memory"];
   /** The one that the report shows. */
   readonly evaluation: Findings["evaluation"];
+  readonly dataChanges: readonly AcceptedChange[];
   /** Whether the run was not aborted. */
   readonly complete: boolean;
 }
@@ -119,6 +121,7 @@ function summarize(
     memory,
     reconstruction: { exact: reconstruction ? reconstruction.max === 0 : null, outOfRange: journal.outOfRange },
     leftOut: leftOutOf(dataset),
+    dataChanges: run.dataChanges,
     brokenImages: journal.brokenImages,
     weightsSha256: network.weightsSha256(),
   };

@@ -39,11 +39,14 @@ export async function identityOf(settings: Settings, dataset: AnyDataset, networ
   return JSON.parse(JSON.stringify(identity)) as Identity;
 }
 
-/** @throws RevNetError ERR_RESUME_MISMATCH naming each option that differs, what it was and what it is */
-export function checkIdentity(file: string, was: Identity, is: Identity): void {
+/**
+ * @param except options that may differ
+ * @throws RevNetError ERR_RESUME_MISMATCH naming each option that differs, what it was and what it is
+ */
+export function checkIdentity(file: string, was: Identity, is: Identity, except: readonly string[] = []): void {
   const [before, now] = [flatten(was), flatten(is)];
   const changed = [...new Set([...before.keys(), ...now.keys()])].filter(
-    (name) => !isDeepStrictEqual(before.get(name), now.get(name)),
+    (name) => !except.includes(name) && !isDeepStrictEqual(before.get(name), now.get(name)),
   );
   if (changed.length === 0) return;
   const list = changed.map((name) => `${name}: was ${show(before.get(name))}, now ${show(now.get(name))}`);

@@ -7,6 +7,7 @@ import type { Network } from "../network/network.js";
 import type { Findings } from "../report/analysis.js";
 import { writeRunReport } from "../report/index.js";
 import { type Checkpoint, type Progress, readCheckpoint, writeCheckpoint } from "./checkpoint.js";
+import { DATA_KEYS } from "./data-record.js";
 import type { CheckpointEvent, WarningEvent } from "./events.js";
 import { RunFolder } from "./folder.js";
 import { checkIdentity, type Identity } from "./identity.js";
@@ -22,7 +23,7 @@ export class Keeper {
 
   private constructor(
     private readonly folder: RunFolder,
-    private readonly identity: Identity,
+    readonly identity: Identity,
     private readonly keep: number,
     private readonly send: Send,
   ) {}
@@ -32,11 +33,11 @@ export class Keeper {
     return new Keeper(await RunFolder.open(outDir), identity, keep, send);
   }
 
-  /** The checkpoint to go on from; undefined if there is none. @throws RevNetError ERR_RESUME_MISMATCH */
+  /** The checkpoint to go on from; undefined if there is none. Its data is DataRecord's to compare. @throws RevNetError ERR_RESUME_MISMATCH */
   async find(): Promise<Checkpoint | undefined> {
     const checkpoint = await this.folder.lastCheckpoint((error) => this.warn(0, error));
     if (!checkpoint) return undefined;
-    checkIdentity(checkpoint.file, checkpoint.identity, this.identity);
+    checkIdentity(checkpoint.file, checkpoint.identity, this.identity, DATA_KEYS);
     [this.#keptStep, this.#keptFile] = [checkpoint.progress.step, checkpoint.file];
     return checkpoint;
   }

@@ -75,6 +75,11 @@ export interface TrainOptions {
   /** Go on from the last checkpoint in outDir, or from the start if there is none; default false. */
   resume?: boolean | undefined;
   /**
+   * With `resume`: go on although images, or the split of them, are others than those that the run was trained on so far. The change is
+   * recorded in summary.json; default false, where a change is an error that names it.
+   */
+  acceptChangedData?: boolean | undefined;
+  /**
    * A page that shows the run while it trains, at http://127.0.0.1; a `ui` event gives its address. Default none. `port`: default one
    * that is free.
    */
@@ -112,6 +117,7 @@ export interface Settings {
   checkpointEvery: number | undefined;
   keepCheckpoints: number;
   resume: boolean;
+  acceptChangedData: boolean;
   /** Port of the live page, 0 for any; undefined: no page. */
   ui: { port: number } | undefined;
   threads: number;
@@ -154,6 +160,7 @@ const KEYS = [
   "checkpointEvery",
   "keepCheckpoints",
   "resume",
+  "acceptChangedData",
   "ui",
   "threads",
   "signal",
@@ -215,6 +222,8 @@ export function resolveOptions(options: TrainOptions): Settings {
     checkpointEvery: integer("checkpointEvery", undefined, 1, MAX_STEPS),
     keepCheckpoints: integer("keepCheckpoints", 3, 1, MAX_CHECKPOINTS),
     resume: given.resume === undefined ? false : checkBoolean(given.resume, "resume", CODE),
+    acceptChangedData:
+      given.acceptChangedData === undefined ? false : checkBoolean(given.acceptChangedData, "acceptChangedData", CODE),
     ui: checkUi(given.ui),
     threads: integer("threads", availableParallelism(), 1, MAX_THREADS),
     signal: checkSignal(given.signal),
@@ -237,7 +246,7 @@ export function specFor(model: Model, dataset: Pick<AnyDataset, "name" | "shape"
 
 /** What config.json holds: the options as they were resolved, but for those of this process alone. */
 export function configOf(settings: Settings, model: NetworkSpec, steps: number): object {
-  const { signal: _, model: __, resume: ___, ui: ____, length, data, ...rest } = settings;
+  const { signal: _, model: __, resume: ___, ui: ____, acceptChangedData: _____, length, data, ...rest } = settings;
   return { model, data: typeof data === "string" ? data : data.name, ...rest, ...length, steps };
 }
 
@@ -268,7 +277,7 @@ function checkText(value: unknown, name: string): string | undefined {
 
 function checkOutDir(given: TrainOptions): string | undefined {
   const outDir = checkText(given.outDir, "outDir");
-  for (const name of ["checkpointEvery", "keepCheckpoints", "resume"] as const)
+  for (const name of ["checkpointEvery", "keepCheckpoints", "resume", "acceptChangedData"] as const)
     if (outDir === undefined && given[name] !== undefined && given[name] !== false)
       throw new RevNetError(CODE, `${name}: needs outDir, the folder of the checkpoints`);
   return outDir;

@@ -3,6 +3,7 @@ import type { MemoryReport } from "../../binding.js";
 import type { LeftOutSummary } from "../data/left-out.js";
 import type { Precision } from "../network/device.js";
 import type { Activations, Streams } from "../network/recorder.js";
+import type { AcceptedChange } from "./data-record.js";
 
 export interface Summary {
   model: string;
@@ -43,6 +44,8 @@ export interface Summary {
   };
   /** What the folder of an image-folder has beside the images that are used; the count is 0 for other data. */
   leftOut: LeftOutSummary;
+  /** Changes of the data that resumed runs went on with (`acceptChangedData`). */
+  dataChanges: readonly AcceptedChange[];
   /** Images that could not be decoded, in the order in which the run met them. */
   brokenImages: { file: string; reason: string }[];
   /** Of all parameters and running statistics, by name. */

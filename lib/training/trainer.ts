@@ -9,10 +9,11 @@ import { larger } from "../network/verification.js";
 import type { Findings } from "../report/analysis.js";
 import { Batches } from "./batches.js";
 import { BestSoFar } from "./best.js";
-import { type Progress, restore } from "./checkpoint.js";
+import { type Checkpoint, type Progress, restore } from "./checkpoint.js";
+import { DataRecord } from "./data-record.js";
 import { feedOf } from "./feed.js";
 import { finish } from "./finish.js";
-import { identityOf } from "./identity.js";
+import { type Identity, identityOf } from "./identity.js";
 import { Journal, type Send } from "./journal.js";
 import { Keeper } from "./keeper.js";
 import { Live } from "./live.js";
@@ -40,6 +41,7 @@ export class Trainer {
   #keeper: Keeper | undefined;
   #verifier: Verifier | undefined;
   #live: Live | undefined;
+  #data: DataRecord | undefined;
   #planned: MemoryReport | undefined;
   /** Steps done. */
   #done = 0;
@@ -62,6 +64,7 @@ export class Trainer {
     const { outDir, keepCheckpoints } = this.#settings;
     if (outDir !== undefined) {
       const identity = await identityOf(this.#settings, this.#dataset, this.#network, this.#steps);
+      this.#data = DataRecord.of(outDir, this.#dataset);
       this.#keeper = await Keeper.open(outDir, identity, keepCheckpoints, this.#journal.send);
     }
     let failure: unknown;
@@ -167,6 +170,7 @@ export class Trainer {
     const checkpoint = resume ? await keeper.find() : undefined;
     if (!checkpoint) await keeper.refuseExisting(resume);
     else {
+      await this.#compareData(checkpoint, keeper.identity);
       restore(checkpoint, this.#network);
       this.#done = checkpoint.progress.step;
       this.#best.restore(checkpoint.progress);
@@ -175,6 +179,25 @@ export class Trainer {
     this.#journal.keepIn(keeper, await keeper.begin(config, checkpoint?.progress));
     // Also where records are lost.
     if (checkpoint) this.#journal.outOfRange = checkpoint.progress.outOfRange;
+  }
+
+  async #compareData({ identity, progress: { step } }: Checkpoint, is: Identity): Promise<void> {
+    const changes = await this.#data!.check(step, identity, is, this.#settings.acceptChangedData);
+    if (changes.length === 0) return;
+    const [first] = changes;
+    const message = `the data has changed since step ${step} (${changes.length > 1 ? `${first}, and ${changes.length - 1} more` : first}): accepted, and recorded`;
+    await this.#journal.send({ type: "warning", step, code: "ERR_RESUME_MISMATCH", message });
+  }
+
+  /** What was read of the data so far, before a checkpoint that depends on it. */
+  async #saveData(): Promise<void> {
+    try {
+      await this.#data?.save();
+    } catch (error) {
+      if (!(error instanceof RevNetError)) throw error;
+      const { code, message } = error;
+      await this.#journal.send({ type: "warning", step: this.#done, code, message });
+    }
   }
 
   async #take({ loss, correct, outOfRange, learningRate, broken, milliseconds }: StepDone): Promise<void> {
@@ -226,6 +249,7 @@ export class Trainer {
     }
     if (due.checkpoint) {
       await this.#network.refreshParameters();
+      await this.#saveData();
       await this.#keeper!.checkpoint(this.#network, this.#progress());
     }
   }
@@ -254,6 +278,7 @@ export class Trainer {
     if (patience === undefined && !this.#keeper) return;
     await this.#network.refreshParameters();
     if (patience !== undefined) this.#best.parameters = this.#network.parameters;
+    await this.#saveData();
     await this.#keeper?.best(this.#network, this.#progress());
   }
 
@@ -271,7 +296,8 @@ export class Trainer {
     return { step: this.#done, outOfRange: this.#journal.outOfRange, ...this.#best.progress };
   }
 
-  #finish(complete: boolean): ReturnType<typeof finish> {
+  async #finish(complete: boolean): ReturnType<typeof finish> {
+    await this.#saveData();
     return finish({
       settings: this.#settings,
       dataset: this.#dataset,
@@ -283,6 +309,7 @@ export class Trainer {
       stepsPerEpoch: this.#batches.stepsPerEpoch,
       memory: this.#trained ? this.#network.memory() : this.#planned!,
       evaluation: this.#evaluation,
+      dataChanges: this.#data?.accepted ?? [],
       complete,
     });
   }

@@ -161,6 +161,7 @@ describe("trainRevNet", function () {
       "memory",
       "reconstruction",
       "leftOut",
+      "dataChanges",
       "brokenImages",
       "weightsSha256",
     ]);
