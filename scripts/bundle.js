@@ -2,13 +2,16 @@
 /**
  * Packs what is built here for a machine with a GPU but neither Node.js nor npm: build-bundle/revnet-bundle.tar.xz, which
  * unpacks to a folder with run.sh (docs/gpu-testing.md). In it are this Node.js, the addon, the compiled package and those of
- * its tests that need no other program.
+ * its tests that need no other program, and gpu-check.sh.
+ *
+ *   npm run bundle [-- --add PATH ...]   files or folders that gpu-check.sh is to be given there, such as a peer or images: in extra/
  */
 
 const { execFileSync, spawnSync } = require("node:child_process");
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
+const { parseArgs } = require("node:util");
 
 const root = path.resolve(__dirname, "..");
 const output = path.join(root, "build-bundle");
@@ -17,7 +20,7 @@ const archive = path.join(output, "revnet-bundle.tar.xz");
 const maxBytes = 60e6;
 
 /** Suites of test/ that need nothing but the addon, and the modules that they and the package use. */
-const suites = ["binding", "cuda", "data", "network", "ops", "support", "training"];
+const suites = ["binding", "cuda", "data", "network", "ops", "support", "training", "verify"];
 const modules = [...packageModules(), "chai", "fast-check", "mocha"];
 /** Of those suites, what compiles the addon. */
 const compiling = ["cuda/emulated.test.js", "cuda/emulated.test.js.map"];
@@ -30,6 +33,7 @@ const runScript = `#!/bin/sh
 #   ./run.sh bench [OPTIONS]         times training steps; --help says more
 #   ./run.sh COMMAND [OPTIONS]       any other command of revnet, such as train
 #   ./run.sh node SCRIPT             a script, run by the Node.js that is packed here
+#   scripts/gpu-check.sh OUT         checks and measures it all, within minutes; --help says more
 case "$0" in */*) here=\${0%/*} ;; *) here=. ;; esac
 here=$(CDPATH= cd -- "$here" && pwd) || exit 1
 # The C++ library that the addon was linked with, only where this machine's own will not do: it may need a newer system.
@@ -65,7 +69,7 @@ function copyGolden() {
   const to = path.join(folder, "golden");
   fs.mkdirSync(to);
   for (const name of fs.existsSync(golden) ? fs.readdirSync(golden) : [])
-    fs.copyFileSync(path.join(golden, name), path.join(to, name));
+    if (name.endsWith(".safetensors")) fs.copyFileSync(path.join(golden, name), path.join(to, name));
 }
 
 /** A module's folder: where Node.js would find it from `from`; undefined where it is not installed. */
@@ -115,6 +119,8 @@ function check() {
 }
 
 function main() {
+  const { add: added } = parseArgs({ options: { add: { type: "string", multiple: true, default: [] } } }).values;
+  for (const file of added) if (!fs.existsSync(file)) fail(`--add: there is no ${file}`);
   if (process.platform !== "linux") fail("bundles are for Linux, and made on it");
   for (const built of ["build/Release/revnet.node", "dist/cli/main.js", "dist-test/test/ops"])
     if (!fs.existsSync(path.join(root, built))) fail(`${built} is missing: run npm run build, and npm run pretest for the tests`);
@@ -123,6 +129,9 @@ function main() {
   fs.rmSync(output, { recursive: true, force: true });
   fs.mkdirSync(path.join(folder, "lib"), { recursive: true });
   for (const name of ["LICENSE", "package.json", ".mocharc.json", "assets", "bench", "dist", "models", "dist-test/lib"]) copy(name);
+  for (const name of ["scripts/gpu-check.sh", "scripts/gpu-check"]) copy(name);
+  for (const file of added)
+    fs.cpSync(file, path.join(folder, "extra", path.basename(file)), { recursive: true, dereference: true });
   copy("build/Release/revnet.node");
   for (const suite of suites) if (fs.existsSync(path.join(root, "dist-test", "test", suite))) copy(`dist-test/test/${suite}`);
   for (const name of compiling) fs.rmSync(path.join(folder, "dist-test", "test", name), { force: true });

@@ -35,11 +35,11 @@ const elementwise: (Parameters & { shifted?: boolean })[] = [
 const convolving: (Parameters & { shifted?: boolean })[] = [
   // Blocks of 64 columns: forward, and backward data; the weights' gradient in many parts, whose sum is a kernel too.
   { family: "convolution", n: 12, h: 32, w: 32, c: 3, k: 36, kernel: 3, stride: 1, norm: true, stream: "fixed", y: "fixed" },
-  { family: "convolution", n: 12, h: 32, w: 32, c: 36, k: 3, kernel: 3, stride: 1, norm: false, stream: "real", y: "real" },
+  { family: "convolution", n: 12, h: 32, w: 32, c: 36, k: 3, kernel: 1, stride: 1, norm: false, stream: "real", y: "real" },
   // The same of 32.
-  { family: "convolution", n: 12, h: 32, w: 32, c: 28, k: 28, kernel: 1, stride: 1, norm: true, stream: "real", y: "fixed" },
+  { family: "convolution", n: 12, h: 32, w: 32, c: 4, k: 28, kernel: 1, stride: 1, norm: true, stream: "real", y: "fixed" },
   // Several input chunks and column tiles, few pixels; then with stride 2.
-  { family: "convolution", n: 1, h: 13, w: 17, c: 56, k: 64, kernel: 3, stride: 1, norm: true, stream: "real", y: "real" },
+  { family: "convolution", n: 1, h: 9, w: 11, c: 56, k: 64, kernel: 3, stride: 1, norm: true, stream: "real", y: "real" },
   { family: "convolution", n: 2, h: 16, w: 16, c: 28, k: 56, kernel: 3, stride: 2, norm: true, stream: "fixed", y: "real" },
   { family: "convolution", n: 2, h: 15, w: 14, c: 3, k: 64, kernel: 7, stride: 2, norm: false, stream: "real", y: "real" },
   { family: "convolution", n: 4, h: 7, w: 4, c: 5, k: 14, kernel: 1, stride: 2, norm: true, stream: "fixed", y: "real" },
