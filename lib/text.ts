@@ -57,6 +57,9 @@ export function shortNumber(value: number): string {
   return String(Number(value.toPrecision(4)));
 }
 
+/** A cosine to eight digits: "1" only where it is 1. */
+export const cosineText = (cosine: number): string => (cosine === 1 ? "1" : cosine.toFixed(8));
+
 /** "1,234 images/s", "6.4 images/s" */
 export function throughput(imagesPerSecond: number): string {
   const digits = imagesPerSecond < 10 ? 1 : 0;

@@ -18,12 +18,13 @@ export function editDistance(a: string, b: string): number {
   return row[b.length]!;
 }
 
-/** The candidate that `name` most likely stands for, ignoring case, "-", "_" and spaces; undefined if none is near. */
-export function nearest(name: string, candidates: Iterable<string>): string | undefined {
+/** The candidate that `name` most likely stands for, ignoring case, "-", "_" and spaces: a near one, or the only one that begins so. */
+export function nearest(name: string, all: Iterable<string>): string | undefined {
   // Nobody mistypes a hundred characters; longer names would only cost time.
   if (name.length > 100) return undefined;
   const plain = (text: string) => text.toLowerCase().replace(/[-_ ]/g, "");
   const letters = plain(name);
+  const candidates = [...all];
   let best: string | undefined;
   // Of a name of three letters or fewer, two others make another name.
   let bestDistance = (letters.length > 3 ? Math.max(2, Math.floor(letters.length / 3)) : 1) + 1;
@@ -31,7 +32,9 @@ export function nearest(name: string, candidates: Iterable<string>): string | un
     const distance = editDistance(letters, plain(candidate));
     if (distance < bestDistance && distance < candidate.length) [best, bestDistance] = [candidate, distance];
   }
-  return best;
+  if (best !== undefined || letters.length < 4) return best;
+  const begun = candidates.filter((candidate) => plain(candidate).startsWith(letters));
+  return begun.length === 1 ? begun[0] : undefined;
 }
 
 /** `unknown model 'revnet38'; did you mean 'revnet-38'?`, or the list of what there is where nothing is near. */

@@ -77,14 +77,7 @@ export function readArguments(command: Command, args: string[]): Arguments {
   for (const token of tokens) {
     if (token.kind !== "option") continue;
     const flag = Object.hasOwn(flags, token.name) ? flags[token.name] : undefined;
-    if (!flag)
-      throw new UsageError(
-        unknownMessage(
-          "option",
-          token.rawName,
-          Object.keys(flags).map((name) => `--${name}`),
-        ),
-      );
+    if (!flag) throw new UsageError(unknownFlag(token.rawName, flags));
     if (camel(token.name) in values) throw new UsageError(`--${token.name} is given twice`);
     values[camel(token.name)] = readValue(token.name, flag, token.value);
   }
@@ -96,6 +89,79 @@ export function readArguments(command: Command, args: string[]): Arguments {
     throw new UsageError(`${problem}; usage: ${usage(command)}`);
   }
   return { help, values: given as FlagValues<Flags>, positionals };
+}
+
+/** What other programs of the field call these flags. */
+const WELL_KNOWN: Readonly<Record<string, string>> = {
+  lr: "learning-rate",
+  "base-lr": "learning-rate",
+  rate: "learning-rate",
+  wd: "weight-decay",
+  decay: "weight-decay",
+  b: "batch-size",
+  bs: "batch-size",
+  batch: "batch-size",
+  "train-batch-size": "batch-size",
+  e: "epochs",
+  "max-epochs": "epochs",
+  "num-epochs": "epochs",
+  "max-steps": "steps",
+  iterations: "steps",
+  scheduler: "schedule",
+  "lr-schedule": "schedule",
+  "lr-scheduler": "schedule",
+  arch: "model",
+  architecture: "model",
+  net: "model",
+  network: "model",
+  m: "model",
+  dataset: "data",
+  d: "data",
+  root: "data-dir",
+  "data-path": "data-dir",
+  "data-root": "data-dir",
+  "dataset-dir": "data-dir",
+  o: "out",
+  output: "out",
+  "output-dir": "out",
+  "out-dir": "out",
+  outdir: "out",
+  "save-dir": "out",
+  save: "out",
+  logdir: "out",
+  gpu: "device",
+  cuda: "device",
+  workers: "threads",
+  "num-workers": "threads",
+  "num-threads": "threads",
+  j: "threads",
+  "eval-every": "validate-every",
+  "val-every": "validate-every",
+  "val-interval": "validate-every",
+  "save-every": "checkpoint-every",
+  "save-interval": "checkpoint-every",
+  "early-stopping": "patience",
+  "random-seed": "seed",
+  "manual-seed": "seed",
+  dtype: "precision",
+  amp: "precision",
+  continue: "resume",
+  restart: "resume",
+  "no-augmentation": "no-augment",
+  port: "ui-port",
+  n: "count",
+  "num-classes": "classes",
+};
+
+function unknownFlag(given: string, flags: Flags): string {
+  const plain = given.replace(/^-+/, "").replaceAll("_", "-").toLowerCase();
+  const known = Object.hasOwn(WELL_KNOWN, plain) ? WELL_KNOWN[plain] : undefined;
+  if (known !== undefined && Object.hasOwn(flags, known)) return `unknown option '${given}'; here it is called '--${known}'`;
+  return unknownMessage(
+    "option",
+    given,
+    Object.keys(flags).map((name) => `--${name}`),
+  );
 }
 
 function readValue(name: string, { type }: Flag, text: string | undefined): string | number | boolean {

@@ -50,12 +50,12 @@ function overview(columns: number | undefined): string[] {
       columns,
     ),
     "",
-    "revnet COMMAND --help shows a command's options.",
+    "revnet COMMAND --help shows a command's options; revnet --version, this version.",
   ];
 }
 
 async function main([name, ...args]: string[]): Promise<number> {
-  if (name === "--version" || name === "-v") {
+  if (name !== undefined && ["--version", "-V", "-v", "version"].includes(name)) {
     print(packageVersion());
     return 0;
   }

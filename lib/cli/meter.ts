@@ -1,22 +1,27 @@
 /** One line on a terminal that says how far something is; nothing where there is no terminal. */
 import type { WriteStream } from "node:tty";
+import { canRedraw } from "./output.js";
 
 const REDRAW_MILLISECONDS = 100;
 
 export class Meter {
   #last = Number.NEGATIVE_INFINITY;
   #shown = false;
+  readonly #redraws: boolean;
 
   constructor(
     private readonly what: string,
     private readonly stream: NodeJS.WriteStream = process.stderr,
     private readonly show: (value: number) => string = String,
-  ) {}
+    env: NodeJS.ProcessEnv = process.env,
+  ) {
+    this.#redraws = canRedraw(stream, env);
+  }
 
   /** To be handed on as `onProgress`. */
   readonly update = (done: number, total?: number): void => {
     const now = performance.now();
-    if (!this.stream.isTTY || (now - this.#last < REDRAW_MILLISECONDS && done !== total)) return;
+    if (!this.#redraws || (now - this.#last < REDRAW_MILLISECONDS && done !== total)) return;
     this.#last = now;
     // Zero is what some terminals say that do not know.
     const columns = (this.stream as WriteStream).columns || 80;

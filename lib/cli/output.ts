@@ -29,6 +29,15 @@ const textOf = (lines: string | readonly string[], columns?: number) =>
     .map((line) => `${line}\n`)
     .join("");
 
+/**
+ * Whether a line of `stream` may be drawn again: on a terminal that knows control sequences, where nobody asked to be spared them. What a
+ * CI keeps is no terminal to look at either.
+ */
+export function canRedraw(stream: { readonly isTTY?: boolean }, env: NodeJS.ProcessEnv = process.env): boolean {
+  const set = (value: string | undefined) => value !== undefined && !/^(0|false|no|off)?$/i.test(value);
+  return stream.isTTY === true && env.TERM !== "dumb" && !set(env.NO_COLOR) && !set(env.CI);
+}
+
 /** "1 step", "2 steps" */
 export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
 

@@ -2,9 +2,9 @@
 
 import type { WriteStream } from "node:tty";
 import { leftOutLine } from "../data/left-out.js";
-import { printable } from "../text.js";
+import { cosineText, printable, shortNumber } from "../text.js";
 import type { StartEvent, StepEvent, TrainingEvent } from "../training/events.js";
-import { duration, percent, throughput, wrap } from "./output.js";
+import { canRedraw, duration, percent, throughput, wrap } from "./output.js";
 
 const REDRAW_MILLISECONDS = 100;
 /** Between plain lines for steps; epochs and validations always have theirs. */
@@ -14,20 +14,25 @@ const HORIZON = 20;
 
 export class Progress {
   readonly #stream: NodeJS.WriteStream;
+  readonly #redraws: boolean;
   #start: StartEvent | undefined;
   #lastShown = 0;
   #barShown = false;
   #loss: number | undefined;
   #error = 0;
   #milliseconds = 0;
+  /** Seen by this process: a resumed run's first is not step 1. */
+  #steps = 0;
   readonly #outOfRange = { steps: 0, values: 0 };
 
   /** @param now milliseconds from any origin, for tests */
   constructor(
     stream: NodeJS.WriteStream,
     private readonly now: () => number = () => performance.now(),
+    env: NodeJS.ProcessEnv = process.env,
   ) {
     this.#stream = stream;
+    this.#redraws = canRedraw(stream, env);
   }
 
   show(event: TrainingEvent): void {
@@ -59,7 +64,7 @@ export class Progress {
         break;
       case "verification":
         this.#line(
-          `step ${event.step}: reconstruction error ${event.maxError}, cosine of reversible and stored gradients ${event.cosine}`,
+          `step ${event.step}: reconstruction error ${shortNumber(event.maxError)}, cosine of reversible and stored gradients ${cosineText(event.cosine)}`,
         );
         break;
       case "outOfRange":
@@ -80,7 +85,7 @@ export class Progress {
         this.#line(`warning: step ${event.step}: ${event.file} is left out: ${event.reason}`);
         break;
       case "data":
-        if (this.#stream.isTTY) this.#draw([`reading images ${event.done}/${event.total}`], event.done / event.total);
+        if (this.#redraws) this.#draw([`reading images ${event.done}/${event.total}`], event.done / event.total);
         break;
       case "ui":
         this.#line(`live page: ${event.url}`);
@@ -89,6 +94,11 @@ export class Progress {
       case "done":
         break;
     }
+  }
+
+  /** A line of its own. */
+  note(text: string): void {
+    this.#line(text);
   }
 
   /** However the run ended: takes the bar off the terminal, and says what was only counted. */
@@ -104,25 +114,30 @@ export class Progress {
     this.#barShown = false;
   }
 
-  #smooth({ step, loss, error, milliseconds }: StepEvent): void {
-    const weight = this.#loss === undefined ? 1 : Math.max(1 / HORIZON, 1 / step);
+  #smooth({ loss, error, milliseconds }: StepEvent): void {
+    this.#steps += 1;
+    const weight = Math.max(1 / HORIZON, 1 / this.#steps);
     this.#loss = (this.#loss ?? loss) + weight * (loss - (this.#loss ?? loss));
     this.#error += weight * (error - this.#error);
-    this.#milliseconds += weight * (milliseconds - this.#milliseconds);
+    // The first step warms up what the others use: its time says nothing of theirs.
+    const timed = Math.max(1 / HORIZON, 1 / Math.max(1, this.#steps - 1));
+    this.#milliseconds += timed * (milliseconds - this.#milliseconds);
   }
 
   #showStep(event: StepEvent): void {
     const now = this.now();
     const last = event.step === this.#start?.steps;
-    if (now - this.#lastShown < (this.#stream.isTTY ? REDRAW_MILLISECONDS : LINE_MILLISECONDS) && !last) return;
+    if (now - this.#lastShown < (this.#redraws ? REDRAW_MILLISECONDS : LINE_MILLISECONDS) && !last) return;
     this.#lastShown = now;
     const { steps = event.step, batchSize = 0 } = this.#start ?? {};
     const loss = `loss ${this.#loss!.toFixed(4)}`;
     const error = `error ${percent(this.#error)}`;
-    const rate = throughput((1000 * batchSize) / this.#milliseconds);
-    const eta = `ETA ${duration((steps - event.step) * this.#milliseconds)}`;
-    if (this.#stream.isTTY) this.#draw([`${event.step}/${steps}`, loss, error, rate, eta], event.step / steps);
-    else this.#line([`step ${event.step}/${steps}`, `epoch ${event.epoch}`, loss, error, rate, eta].join("  "));
+    const timing =
+      this.#steps > 1
+        ? [throughput((1000 * batchSize) / this.#milliseconds), `ETA ${duration((steps - event.step) * this.#milliseconds)}`]
+        : [];
+    if (this.#redraws) this.#draw([`${event.step}/${steps}`, loss, error, ...timing], event.step / steps);
+    else this.#line([`step ${event.step}/${steps}`, `epoch ${event.epoch}`, loss, error, ...timing].join("  "));
   }
 
   #draw(parts: readonly string[], fraction: number): void {

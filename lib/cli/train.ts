@@ -1,6 +1,7 @@
 /** revnet train */
 import { RevNetError } from "../errors.js";
 import { memoryPlan } from "../network/memory.js";
+import { cosineText, shortNumber } from "../text.js";
 import type { VerificationEvent } from "../training/events.js";
 import type { TrainOptions } from "../training/options.js";
 import type { Summary } from "../training/summary.js";
@@ -64,6 +65,8 @@ export const train = defineCommand({
       for await (const event of run) {
         started ||= event.type === "start";
         progress.show(event);
+        if (event.type === "start" && values.out === undefined)
+          progress.note("nothing of this run will be kept: --out DIR writes its model, checkpoints and report");
       }
     } catch (error) {
       progress.end();
@@ -141,7 +144,8 @@ function printSummary(
     ...(summary.brokenImages.length === 0
       ? []
       : [`broken images       ${summary.brokenImages.length}, named ${out === undefined ? "above" : "in summary.json"}`]),
-    `weights sha256      ${summary.weightsSha256}`,
+    // Within 80 columns.
+    `weights sha256  ${summary.weightsSha256}`,
     ...(out === undefined ? [] : [`files               ${out}`]),
   ];
   print(lines);
@@ -151,5 +155,5 @@ function verified(verifications: readonly VerificationEvent[]): string {
   const error = Math.max(...verifications.map(({ maxError }) => maxError));
   const cosine = Math.min(...verifications.map((event) => event.cosine));
   if (error === 0 && cosine === 1) return `${verifications.length} times, exact each time`;
-  return `${verifications.length} times: reconstruction error up to ${error}, cosine of the gradients at least ${cosine}`;
+  return `${verifications.length} times: reconstruction error up to ${shortNumber(error)}, cosine of the gradients at least ${cosineText(cosine)}`;
 }

@@ -66,7 +66,7 @@ describe("the command line", function () {
   });
 
   it("tells its version, and a command's help either way round", async () => {
-    expect((await revnet("--version")).stdout).to.match(/^\d+\.\d+\.\d+\n$/);
+    for (const one of ["--version", "-V", "version"]) expect((await revnet(one)).stdout, one).to.match(/^\d+\.\d+\.\d+\n$/);
     expect((await revnet("help", "train")).stdout).to.equal((await revnet("train", "--help")).stdout);
   });
 
@@ -75,7 +75,9 @@ describe("the command line", function () {
     [["trian"], /did you mean 'train'/],
     [["train"], /--data/],
     [["train", "--data", "shapes", "--batchsize", "5"], /did you mean '--batch-size'/],
-    [["train", "--data", "shapes", "--lr", "0.1"], /unknown option .--lr.; expected one of .*--learning-rate/],
+    [["train", "--data", "shapes", "--lr", "0.1"], /unknown option .--lr.; here it is called .--learning-rate./],
+    [["train", "--dataset", "shapes"], /here it is called .--data./],
+    [["predict", "--lr", "1"], /unknown option '--lr'; expected one of/],
     [["train", "--data", "shapes", "--steps", "many"], /--steps expects an integer, got 'many'/],
     [["train", "--data", "shapes", "--steps"], /--steps expects a value/],
     [["train", "--data", "shapes", "--steps", "1", "--steps", "2"], /given twice/],

@@ -2,7 +2,7 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import { Meter } from "../../lib/cli/meter.js";
-import { count, definitions, stackedBars, table, wrap } from "../../lib/cli/output.js";
+import { canRedraw, count, definitions, stackedBars, table, wrap } from "../../lib/cli/output.js";
 import { bytes, duration, percent } from "../../lib/text.js";
 
 describe("wrapped text", () => {
@@ -154,6 +154,17 @@ describe("numbers for people", () => {
   });
 });
 
+describe("a line that is drawn again", () => {
+  it("is for terminals that know how, where nobody asked to be spared", () => {
+    const terminal = { isTTY: true };
+    expect(canRedraw({ isTTY: false }, {})).to.equal(false);
+    for (const env of [{ TERM: "dumb" }, { NO_COLOR: "1" }, { CI: "1" }, { CI: "true" }])
+      expect(canRedraw(terminal, env), JSON.stringify(env)).to.equal(false);
+    for (const env of [{}, { TERM: "xterm" }, { NO_COLOR: "" }, { CI: "" }, { CI: "false" }, { CI: "0" }])
+      expect(canRedraw(terminal, env), JSON.stringify(env)).to.equal(true);
+  });
+});
+
 describe("a meter", () => {
   const meter = (rest: object) => {
     const written: string[] = [];
@@ -163,7 +174,7 @@ describe("a meter", () => {
 
   it("shows how far something is, in one line that is taken away again", () => {
     const { written, stream } = meter({ isTTY: true, columns: 80 });
-    const shown = new Meter("read", stream);
+    const shown = new Meter("read", stream, String, {});
     shown.update(1, 3);
     shown.update(2, 3); // sooner than anybody could read it
     shown.update(3, 3);
@@ -174,16 +185,16 @@ describe("a meter", () => {
 
   it("shows no share where the end is unknown, and what fits the terminal", () => {
     const { written, stream } = meter({ isTTY: true, columns: 12 });
-    new Meter("received", stream, bytes).update(2048);
+    new Meter("received", stream, bytes, {}).update(2048);
     expect(written).to.deep.equal(["\r\x1b[Kreceived 2."]);
     const unknown = meter({ isTTY: true, columns: 0 });
-    new Meter("received", unknown.stream, bytes).update(2048, 4096);
+    new Meter("received", unknown.stream, bytes, {}).update(2048, 4096);
     expect(unknown.written).to.deep.equal(["\r\x1b[Kreceived 2.0 KiB of 4.0 KiB (50 %)"]);
   });
 
   it("is silent where there is no terminal", () => {
     const { written, stream } = meter({ isTTY: false });
-    const shown = new Meter("read", stream);
+    const shown = new Meter("read", stream, String, {});
     shown.update(1, 1);
     shown.clear();
     expect(written).to.deep.equal([]);

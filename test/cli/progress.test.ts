@@ -35,7 +35,7 @@ describe("progress", () => {
       written = [];
       clock = 10_000;
       const write = (text: string) => written.push(text);
-      return new Progress({ write, ...stream } as unknown as NodeJS.WriteStream, () => clock);
+      return new Progress({ write, ...stream } as unknown as NodeJS.WriteStream, () => clock, {});
     }
     const start = {
       type: "start",
@@ -79,7 +79,7 @@ describe("progress", () => {
       expect(written).to.deep.equal([
         "tiny: 12,345 parameters, 40 steps of 50 images\n",
         "on cpu (it is the fastest)\n",
-        "step 1/40  epoch 1  loss 2.0000  error 50.00 %  500 images/s  ETA 0:04\n",
+        "step 1/40  epoch 1  loss 2.0000  error 50.00 %\n",
         "step 3/40  epoch 1  loss 2.0000  error 50.00 %  500 images/s  ETA 0:04\n",
         "epoch 1: training loss 1.2346, error 25.00 %, 1:01\n",
         "step 10: test loss 1.5000, test error 12.50 %\n",
@@ -112,11 +112,21 @@ describe("progress", () => {
       };
       last(step(1, { loss: 4, error: 1, milliseconds: 100 }));
       expect(last(step(2, { loss: 2, error: 0, milliseconds: 300 }))).to.include(
-        "loss 3.0000  error 50.00 %  250 images/s  ETA 0:08",
+        "loss 3.0000  error 50.00 %  167 images/s  ETA 0:11",
       );
-      expect(last(step(3, { loss: 0, error: 0.5, milliseconds: 200 }))).to.include("loss 2.0000  error 50.00 %  250 images/s");
+      expect(last(step(3, { loss: 0, error: 0.5, milliseconds: 200 }))).to.include("loss 2.0000  error 50.00 %  200 images/s");
       for (let i = 4; i <= 30; i++) last(step(i, { loss: 2 }));
       expect(last(step(31, { loss: 3 }))).to.include("loss 2.0500");
+    });
+
+    it("takes no time to go from the first step, which warms up", () => {
+      const shown = progress({ isTTY: false });
+      shown.show(start);
+      shown.show(step(1, { milliseconds: 600_000 }));
+      expect(written.at(-1)).not.to.match(/ETA|images\/s/);
+      clock += 5000;
+      shown.show(step(2, { milliseconds: 100 }));
+      expect(written.at(-1)).to.include("ETA 0:04");
     });
 
     it("averages from the first step that it sees, whatever its number", () => {
