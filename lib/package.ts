@@ -1,5 +1,4 @@
 /** Where this package lies and what package.json says of it, wherever the compiler put this file. */
-import * as fs from "node:fs";
 import * as path from "node:path";
 import { RevNetError } from "./errors.js";
 import { parseJson } from "./files/json.js";
@@ -21,7 +20,7 @@ export function packageRoot(): string {
 
 function nameIn(file: string): unknown {
   try {
-    return (JSON.parse(fs.readFileSync(file, "utf8")) as { name?: unknown }).name;
+    return (parseJson(decodeText(readFileSync(file, { limit: MAX_BYTES })), file, "ERR_FILE") as { name?: unknown })?.name;
   } catch {
     return undefined;
   }

@@ -1,10 +1,10 @@
 /** Fetches the CIFAR data sets: the archive (fetch.ts), its checksum, and the files that are read. */
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import type { ReadEntry } from "tar";
 import { RevNetError } from "../errors.js";
+import { OpenFile } from "../files/open.js";
 import { makeFolder } from "../formats/atomic.js";
 import { checkChoice, checkInteger, checkOptions, describe } from "../validation.js";
 import { CIFAR_10, CIFAR_100, CIFAR_100_COARSE } from "./cifar.js";
@@ -128,7 +128,12 @@ async function allThere(files: readonly string[]): Promise<boolean> {
 
 async function md5Of(file: string): Promise<string> {
   const hash = createHash("md5");
-  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
+  const opened = await OpenFile.open(file);
+  try {
+    for await (const piece of opened.pieces()) hash.update(piece);
+  } finally {
+    await opened.close();
+  }
   return hash.digest("hex");
 }
 
