@@ -52,6 +52,26 @@ describe("commands", () => {
     });
   });
 
+  describe("inspect, as JSON,", () => {
+    it("has the layers, the tensors and which of them are trained, for another number of classes too", async () => {
+      const result = JSON.parse((await runCommand(inspect, at("revnet.json"), "--json", "--classes", "7")).stdout);
+      expect(result).to.deep.include({ model: "tiny-revnet", kind: "revnet", classes: 7, parameters: 5894 - 3 * 17 });
+      expect(result.layers[0]).to.deep.equal({ name: "stem", description: "conv 3x3", output: [32, 32, 4], parameters: 116 });
+      const trained = result.tensors.filter(({ trained }: { trained: boolean }) => trained);
+      const elements = (shape: number[]) => shape.reduce((product, edge) => product * edge, 1);
+      expect(trained.reduce((sum: number, { shape }: { shape: number[] }) => sum + elements(shape), 0)).to.equal(result.parameters);
+      const others = result.tensors.filter(({ trained }: { trained: boolean }) => !trained);
+      for (const { name } of others) expect(name).to.match(/running_(mean|var)$/);
+      expect(others.length).to.be.greaterThan(10);
+    });
+
+    it("has the ImageNet stem with its stride and pooling", async () => {
+      const { layers } = JSON.parse((await runCommand(inspect, "resnet-50", "--json")).stdout);
+      expect(layers[0]).to.deep.include({ description: "conv 7x7, stride 2, max pool", output: [56, 56, 64] });
+      expect(layers.at(-1)).to.deep.include({ output: [1, 1, 1000] });
+    });
+  });
+
   describe("memory", () => {
     const plan = (mode: "reversible" | "stored") =>
       memoryPlan(JSON.parse(JSON.stringify({ ...TINY_REVNET, input: [32, 32, 3], classes: 10, strides: [2, 2] })), {

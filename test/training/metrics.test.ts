@@ -77,6 +77,7 @@ describe("metrics", () => {
     '{"type":"verification","step":1,"epoch":1,"maxError":0,"cosine":1,"milliseconds":3}',
     '{"type":"verification","step":1,"epoch":1,"maxError":0,"cosine":1,"milliseconds":3,"blocks":[{"stage":0,"block":1}]}',
     '{"type":"verification","step":1,"epoch":1,"maxError":0,"cosine":1,"milliseconds":3,"blocks":[null]}',
+    '{"type":"verification","step":1,"epoch":1,"maxError":0,"cosine":1,"milliseconds":3,"blocks":[{"stage":0,"block":1,"error":0},{}]}',
     "\0\0\0\0",
   ];
   for (const line of damaged)

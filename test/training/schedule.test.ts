@@ -36,6 +36,8 @@ describe("schedules", () => {
   it("may be given by name", () => {
     expect(resolveSchedule("step", "ERR_X")).to.deep.equal({ type: "step", milestones: [0.5, 0.75], gamma: 0.1 });
     expect(resolveSchedule("cosine", "ERR_X")).to.deep.equal({ type: "cosine" });
+    expect(resolveSchedule("constant", "ERR_X")).to.deep.equal({ type: "constant" });
+    expect(() => resolveSchedule(5, "ERR_X")).to.throw(/^schedule: /);
     expect(() => resolveSchedule("cosin", "ERR_X")).to.throw(/did you mean 'cosine'/);
     expect(() => resolveSchedule({ type: "step", milestones: [0.75, 0.5], gamma: 0.1 }, "ERR_X")).to.throw(/ascending/);
   });
