@@ -12,7 +12,7 @@
   function short(value) {
     if (value === 0) return "0";
     const size = Math.abs(value);
-    if (size >= 1e6 || size < 1e-3)
+    if (size >= 1e6 || size < 9.9e-5)
       return value
         .toExponential(2)
         .replace(/\.?0+e/, "e")

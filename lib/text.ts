@@ -49,7 +49,7 @@ export function shortNumber(value: number): string {
   if (value === 0 || !Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e15) return value.toLocaleString("en");
-  if (size >= 1e6 || size < 1e-3)
+  if (size >= 1e6 || size < 9.9e-5)
     return value
       .toExponential(2)
       .replace(/\.?0+e/, "e")

@@ -87,11 +87,11 @@ export function tileList(entries: readonly Tile[]): Html {
   return html`<dl class="tiles">${entries.map(([name, value, more]) => html`<div><dt>${name}</dt><dd>${value}</dd><dd class="more">${more}</dd></div>\n`)}</dl>\n`;
 }
 
-/** Whole numbers without commas: a seed is copied. */
+/** Numbers as they were given, unless they are long: a seed is copied, a rate of many digits is not. */
 export const words = (value: unknown): string =>
   value === undefined || value === null
     ? NOTHING
-    : typeof value === "number" && !Number.isInteger(value)
+    : typeof value === "number" && !Number.isInteger(value) && String(value).length > 8
       ? shortNumber(value)
       : String(value);
 

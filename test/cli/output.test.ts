@@ -3,7 +3,7 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { Meter } from "../../lib/cli/meter.js";
 import { canRedraw, count, definitions, stackedBars, table, wrap } from "../../lib/cli/output.js";
-import { bytes, duration, percent } from "../../lib/text.js";
+import { bytes, duration, percent, shortNumber } from "../../lib/text.js";
 
 describe("wrapped text", () => {
   const words = fc.array(fc.stringMatching(/^[a-z]{1,12}$/), { minLength: 1, maxLength: 30 }).map((all) => all.join(" "));
@@ -151,6 +151,24 @@ describe("numbers for people", () => {
   it("are shares in percent, and counts with the right word", () => {
     expect([0, 0.12345, 1].map(percent)).to.deep.equal(["0.00 %", "12.35 %", "100.00 %"]);
     expect([0, 1, 2].map((n) => count(n, "step"))).to.deep.equal(["0 steps", "1 step", "2 steps"]);
+  });
+});
+
+describe("a number in few characters", () => {
+  it("has four digits, commas where it is whole, and a power of ten where it is small or large", () => {
+    const numbers = [0, 0.05, 0.0000054836273193359375, 1_234_567, 0.0001, 0.00002, 0.1 + 0.2, 1e20, -12.34567, Number.NaN];
+    expect(numbers.map(shortNumber)).to.deep.equal([
+      "0",
+      "0.05",
+      "5.48e-6",
+      "1,234,567",
+      "0.0001",
+      "2e-5",
+      "0.3",
+      "1e20",
+      "-12.35",
+      "NaN",
+    ]);
   });
 });
 
