@@ -79,7 +79,7 @@ export function readArguments(command: Command, args: string[]): Arguments {
     const flag = Object.hasOwn(flags, token.name) ? flags[token.name] : undefined;
     if (!flag) throw new UsageError(unknownFlag(token.rawName, flags));
     if (camel(token.name) in values) throw new UsageError(`--${token.name} is given twice`);
-    values[camel(token.name)] = readValue(token.name, flag, token.value);
+    values[camel(token.name)] = readValue(token.name, flag, token.value, token.inlineValue === true);
   }
   const { help: asked, ...given } = values;
   const help = asked === true;
@@ -164,12 +164,13 @@ function unknownFlag(given: string, flags: Flags): string {
   );
 }
 
-function readValue(name: string, { type }: Flag, text: string | undefined): string | number | boolean {
+/** `inline`: given as --name=value, so that it is no other option, whatever it begins with; nor is what has spaces in it. */
+function readValue(name: string, { type }: Flag, text: string | undefined, inline: boolean): string | number | boolean {
   if (type === "boolean") {
     if (text !== undefined) throw new UsageError(`--${name} takes no value, got '${text}'`);
     return true;
   }
-  if (text === undefined || text === "" || text.startsWith("--")) throw new UsageError(`--${name} expects a value`);
+  if (text === undefined || text === "" || (!inline && /^--\S*$/.test(text))) throw new UsageError(`--${name} expects a value`);
   if (type === "string") return text;
   const number = Number(text);
   if (text.trim() === "" || !Number.isFinite(number) || (type === "integer" && !Number.isSafeInteger(number)))

@@ -58,7 +58,7 @@ async function bench(part, { device, peer: file, python }, { model, batchSize, p
   const { name, flags, env } = PEERS[peer] ?? { env: {} };
   const args = ["bench", model, "--device", device, "--precision", precision, "--batch-size", String(batchSize), "--json"];
   args.push("--steps", String(steps), "--rounds", String(rounds));
-  if (peer) args.push("--peer", file, "--python", python, ...(flags ? ["--peer-flags", flags] : []));
+  if (peer) args.push("--peer", file, "--python", python, ...(flags ? [`--peer-flags=${flags}`] : []));
   const what = `${model}, batch ${batchSize}, ${precision}${peer ? `, peer ${name}` : ""}`;
   const { status, stdout, stderr } = await part.command(what, [...REVNET, ...args], { env });
   if (status !== 0) {
