@@ -117,6 +117,11 @@ export function devices(): NativeDevice[];
 /** Bytes that can be allocated on the device now; of the host's memory, without swapping or meeting a container's limit, unless it is a CUDA device. */
 export function availableMemory(device: string): number;
 /**
+ * Locks the file of an open descriptor against all who open it anew, until the descriptor is closed or the process ends, however it
+ * ends. Whether it is locked now; false: another has it; null: this file system has no such locks. Never waits.
+ */
+export function tryLock(descriptor: number): boolean | null;
+/**
  * How the addon was built and what the machine offers, for `revnet doctor`. `cuda`: the toolkit it was built with;
  * `cudaArchitectures`: what it has code for; `cudaDriver`: the newest CUDA that the machine's driver knows.
  */

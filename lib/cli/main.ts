@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command line: finds the command, reads its arguments, and turns errors into exit statuses 0, 1, 2 and 130. */
+/** The command line: finds the command, reads its arguments, and turns errors into exit statuses. */
 import { RevNetError } from "../errors.js";
 import { packageVersion } from "../package.js";
 import { unknownMessage } from "../validation.js";
@@ -80,21 +80,40 @@ async function main([name, ...args]: string[]): Promise<number> {
     print(helpText(command));
     return 0;
   }
+  keepsFiles = "out" in values && values.out !== undefined;
   return (await command.run(values, positionals, { signal: interruption(command) })) ?? 0;
 }
 
-/** Aborted by Ctrl-C, and where nobody reads the output any more. */
+/** Aborted by signals, and where nobody reads the output any more. */
 const interrupted = new AbortController();
 /** The command that runs: errors are told in the names of its flags. */
 let running: Command | undefined;
 
-/** The first Ctrl-C asks an interruptible command to finish; the second, and the first for the others, ends the process. */
+/** Whether what the command does is of use where nobody reads its output. */
+let keepsFiles = false;
+
+/** Exit statuses by the signal that ended the process, as shells have them: 128 and the signal's number. */
+const SIGNALS = { SIGINT: EXIT_INTERRUPTED, SIGTERM: 143, SIGHUP: 129 } as const;
+/** A signal within so many milliseconds of the first is the same one: npx and some shells deliver a Ctrl-C twice. */
+const SAME_SIGNAL = 1000;
+/** Of the signal that came, if one did. */
+let interruptedStatus: number = EXIT_INTERRUPTED;
+
+/**
+ * The first signal asks an interruptible command to finish; the second, and the first for the others, ends the process. With handlers of
+ * its own, the process heeds them as a container's first process too.
+ */
 function interruption(command: Command): AbortSignal {
-  process.on("SIGINT", () => {
-    if (!command.interruptible || interrupted.signal.aborted) process.exit(EXIT_INTERRUPTED);
-    printError(["", "stopping; Ctrl-C again to quit at once"]);
-    interrupted.abort();
-  });
+  let first = 0;
+  for (const [signal, status] of Object.entries(SIGNALS))
+    process.on(signal, () => {
+      if (command.interruptible && interrupted.signal.aborted && performance.now() - first < SAME_SIGNAL) return;
+      if (!command.interruptible || interrupted.signal.aborted) process.exit(status);
+      first = performance.now();
+      interruptedStatus = status;
+      printError(["", signal === "SIGINT" ? "stopping; Ctrl-C again to quit at once" : `stopping: ${signal}`]);
+      interrupted.abort();
+    });
   return interrupted.signal;
 }
 
@@ -102,7 +121,7 @@ function explain(thrown: unknown): number {
   const error = thrown instanceof RevNetError && running ? withFlags(thrown, running) : thrown;
   if (error instanceof RevNetError && error.code === "ERR_ABORTED") {
     printError(`revnet: ${error.message}`);
-    return EXIT_INTERRUPTED;
+    return interruptedStatus;
   }
   if (error instanceof UsageError || (error instanceof RevNetError && USAGE_CODES.includes(error.code))) {
     printError(`revnet: ${error.message}`);
@@ -118,12 +137,11 @@ function explain(thrown: unknown): number {
   return EXIT_FAILURE;
 }
 
-// A reader that leaves early (`revnet inspect ... | head`) is no error; output to it is dropped. What would go on for long ends as
-// after Ctrl-C.
+// Output that cannot be written (the reader left, the disk is full, the terminal is gone) costs the output, not the command. Where a
+// reader left, as in `revnet bench | head`, what would go on for long and keeps no files ends as after Ctrl-C.
 for (const stream of [process.stdout, process.stderr])
   stream.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    interrupted.abort();
+    if (error.code === "EPIPE" && !keepsFiles) interrupted.abort();
   });
 
 main(process.argv.slice(2))

@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { RevNetError } from "../errors.js";
 import { describe } from "../validation.js";
+import { unlessAborted } from "./abort.js";
 import {
   type AnyDataset,
   type AnySplit,
@@ -60,6 +61,7 @@ interface Reading {
   readonly signal?: AbortSignal | undefined;
 }
 
+const ABORTED = "reading the data was aborted";
 const invalid = (what: string, cause?: unknown) => new RevNetError("ERR_INVALID_DATA", what, { cause });
 
 export function isSequence(value: unknown): value is ImageSequence | ImageSource {
@@ -100,17 +102,26 @@ async function* checked(sequence: ImageSequence, reading: Reading, skip = 0): As
   if (!isSequence(sequence) || typeof sequence === "function")
     throw invalid(`${where}: expected the function to return an iterable, got ${describe(sequence)}`);
   const items = iterator(sequence);
+  let waiting = false;
   try {
     for (;;) {
-      const item = await guarded(`${where}[${index}]`, () => items.next());
+      waiting = true;
+      const item = await unlessAborted(
+        guarded(`${where}[${index}]`, () => items.next()),
+        signal,
+        ABORTED,
+      );
+      waiting = false;
       if (item.done) return;
-      if (signal?.aborted) throw new RevNetError("ERR_ABORTED", "reading the data was aborted", { cause: signal.reason });
       if (index >= skip) yield await check(item.value, shape, classes, `${where}[${index}]`);
       index += 1;
       await pacer.breathe();
     }
   } finally {
-    await guarded(where, async () => items.return?.());
+    const left = guarded(where, async () => items.return?.());
+    // One that hangs in its last image would not return before it.
+    if (waiting) left.catch(() => {});
+    else await left;
   }
 }
 
@@ -220,7 +231,7 @@ class SourceSplit implements StreamedSplit {
   async read(indices: readonly number[]): Promise<Uint8Array> {
     const elements = this.mean.length;
     const images = new Uint8Array(indices.length * elements);
-    const last = Math.max(...indices);
+    const last = indices.reduce((a, b) => Math.max(a, b), 0);
     let index = 0;
     for await (const { image } of epochOf(this.source, 0, this.reading)) {
       for (const [row, wanted] of indices.entries()) if (wanted === index) images.set(image, row * elements);
@@ -248,6 +259,11 @@ class SourceSplit implements StreamedSplit {
 }
 
 async function* epochOf(source: ImageSource, epoch: number, reading: Reading, skip = 0): AsyncGenerator<LabelledImage> {
-  const sequence = await guarded(reading.where, () => source(epoch));
+  const { where, signal } = reading;
+  const sequence = await unlessAborted(
+    guarded(where, () => source(epoch)),
+    signal,
+    ABORTED,
+  );
   yield* checked(sequence, reading, skip);
 }

@@ -34,7 +34,7 @@ export async function splitStatistics(
   let [images, done] = [0, 0];
   for await (const batch of inOrder(split, BATCH)) {
     if (signal?.aborted) throw new RevNetError("ERR_ABORTED", "the inspection was aborted", { cause: signal.reason });
-    broken.push(...batch.broken);
+    for (const image of batch.broken) broken.push(image);
     for (const [row, label] of batch.labels.entries()) {
       if (label < 0) continue;
       images += 1;

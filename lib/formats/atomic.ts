@@ -1,4 +1,5 @@
 /** Files that are either the old one or the whole new one, whatever happens while they are written. */
+import { randomBytes } from "node:crypto";
 import { fsync as fsyncCallback } from "node:fs";
 import * as fs from "node:fs/promises";
 import * as path from "node:path";
@@ -6,14 +7,20 @@ import { promisify } from "node:util";
 import { RevNetError } from "../errors.js";
 
 const fsync = promisify(fsyncCallback);
-let written = 0;
+/** Nobody else's files end like this, so whatever does was left by a write that was cut short. */
+const TEMPORARY = /\.revnet-[0-9a-f]{16}\.tmp$/;
+/** What systems answer that cannot flush a folder. */
+const CANNOT_FLUSH = ["EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EPERM", "EACCES", "EISDIR", "EBADF"];
+
+/** A new name beside `file`, which removeTemporaryFiles knows. */
+export const temporaryName = (file: string): string => `${file}.revnet-${randomBytes(8).toString("hex")}.tmp`;
 
 /**
  * Writes `chunks` to a temporary file beside `file`, flushes it to the disk and renames it over `file`.
  * @throws RevNetError ERR_FILE naming the path and the reason; the old file is then as it was
  */
 export async function writeFileAtomically(file: string, chunks: readonly Uint8Array[]): Promise<void> {
-  const temporary = `${file}.${process.pid}.${++written}.tmp`;
+  const temporary = temporaryName(file);
   try {
     const handle = await fs.open(temporary, "wx");
     try {
@@ -41,7 +48,7 @@ export async function flush(handle: fs.FileHandle): Promise<void> {
 /** Makes a folder that is there after a power failure too. @throws RevNetError ERR_FILE */
 export async function makeFolder(folder: string): Promise<void> {
   try {
-    if (await makePath(path.resolve(folder))) await syncFolder(path.dirname(folder));
+    if (await makePath(path.resolve(folder))) await syncFolder(path.dirname(path.resolve(folder)));
   } catch (error) {
     throw new RevNetError("ERR_FILE", `cannot make the folder '${folder}': ${(error as Error).message}`, { cause: error });
   }
@@ -72,12 +79,19 @@ async function makePath(folder: string): Promise<boolean> {
 /** Removes what writes that were cut short (by kill -9, by a power failure) left in `folder`, of which nobody else writes now. */
 export async function removeTemporaryFiles(folder: string): Promise<void> {
   for (const name of await fs.readdir(folder).catch(() => []))
-    if (/\.\d+\.\d+\.tmp$/.test(name)) await fs.rm(path.join(folder, name), { force: true }).catch(() => {});
+    if (TEMPORARY.test(name)) await fs.rm(path.join(folder, name), { force: true }).catch(() => {});
 }
 
-/** Makes the rename itself durable, where the system can flush a folder (Windows cannot). */
+/** Makes the rename itself durable, where the system can flush a folder (Windows cannot). Rejects with the system's error. */
 async function syncFolder(folder: string): Promise<void> {
-  const handle = await fs.open(folder, "r").catch(() => undefined);
-  if (handle) await flush(handle).catch(() => {});
-  await handle?.close();
+  const excuse = (error: NodeJS.ErrnoException) => {
+    if (!CANNOT_FLUSH.includes(error.code ?? "")) throw error;
+    return undefined;
+  };
+  const handle = await fs.open(folder, "r").catch(excuse);
+  try {
+    if (handle) await flush(handle).catch(excuse);
+  } finally {
+    await handle?.close();
+  }
 }

@@ -144,6 +144,7 @@ export const native: typeof Binding = {
   plan: (options, buffers, program) => call(() => loadAddon().plan(options, buffers, program)),
   devices: () => call(() => loadAddon().devices()),
   availableMemory: (device) => call(() => loadAddon().availableMemory(device)),
+  tryLock: (descriptor) => call(() => loadAddon().tryLock(descriptor)),
   buildInfo: () => call(() => loadAddon().buildInfo()),
   philox: (seed, streamLow, streamHigh, purpose, words) =>
     call(() => loadAddon().philox(seed, streamLow, streamHigh, purpose, words)),

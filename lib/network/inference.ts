@@ -1,5 +1,6 @@
 /** Classifying images with the running statistics: batch by batch, for any count of them. */
 import type { BufferId, Values } from "../../binding.js";
+import { abortable } from "../data/abort.js";
 import {
   type AnyDataset,
   type AnySplit,
@@ -100,16 +101,15 @@ export class Inference {
     const labels = new Int32Array(split.count).fill(-1);
     const broken: BrokenImage[] = [];
     let [loss, correct, counted, first] = [0, 0, 0, 0];
-    for await (const read of inOrder(split, n)) {
+    for await (const read of abortable(inOrder(split, n), signal, "the evaluation was aborted")) {
       const given = matched ? { ...read, labels: read.labels.map((label) => (label < 0 ? label : matched[label]!)) } : read;
-      if (signal?.aborted) throw new RevNetError("ERR_ABORTED", "the evaluation was aborted", { cause: signal.reason });
       const rows = given.labels.length;
       const batch = await this.#batch(given.images, given.labels, 0, rows, n, preprocessing);
       const whole = given.labels.filter((label) => label >= 0).length;
       if (whole > 0) loss += batch.loss * whole;
       counted += whole;
       correct += batch.correct;
-      broken.push(...given.broken);
+      for (const image of given.broken) broken.push(image);
       labels.set(given.labels, first);
       for (let row = 0; row < rows; ++row) {
         const label = given.labels[row]!;

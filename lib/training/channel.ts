@@ -12,10 +12,17 @@ export class EventChannel<T> {
   readonly #readers = new Set<Reader<T>>();
   #ended = false;
   #failure: { error: unknown } | undefined;
+  #isHurried = false;
 
   async send(value: T): Promise<void> {
     for (const reader of this.#readers) reader.push(value);
-    for (const reader of this.#readers) await reader.room();
+    for (const reader of this.#readers) if (!this.#isHurried) await reader.room();
+  }
+
+  /** From now on `send` waits for nobody, and who waits in it does not any more: the little that is still to come is kept. */
+  hurry(): void {
+    this.#isHurried = true;
+    for (const reader of this.#readers) reader.hurry();
   }
 
   /** No more values; iterators that have read all of them finish, or throw `failure.error`. */
@@ -37,6 +44,7 @@ class Reader<T> implements AsyncIterableIterator<T> {
   readonly #detach: () => void;
   #queue: T[] = [];
   #ended = false;
+  #isHurried = false;
   #failure: { error: unknown } | undefined;
   /** Wake up those that wait for a value or an end, and those that wait for room. */
   #wakeReaders: (() => void)[] = [];
@@ -51,8 +59,14 @@ class Reader<T> implements AsyncIterableIterator<T> {
     wakeAll(this.#wakeReaders);
   }
 
+  hurry(): void {
+    this.#isHurried = true;
+    wakeAll(this.#wakeSenders);
+  }
+
   async room(): Promise<void> {
-    while (!this.#ended && this.#queue.length >= CAPACITY) await new Promise<void>((wake) => this.#wakeSenders.push(wake));
+    while (!this.#ended && !this.#isHurried && this.#queue.length >= CAPACITY)
+      await new Promise<void>((wake) => this.#wakeSenders.push(wake));
   }
 
   end(failure?: { error: unknown }): void {

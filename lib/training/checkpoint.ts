@@ -48,11 +48,18 @@ export interface Checkpoint {
 
 type Tensors = ReadonlyMap<string, ParameterTensor>;
 
+/** What a checkpoint holds, apart from the network: to be written now, or again later. */
+export interface Snapshot {
+  readonly tensors: Tensors;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly progress: Progress;
+}
+
 /**
  * The network's parameters must be fresh.
- * @throws RevNetError ERR_FILE; ERR_NOT_FINITE where a parameter is NaN or infinite: there would be nothing to go on from
+ * @throws RevNetError ERR_NOT_FINITE where a parameter is NaN or infinite: there would be nothing to go on from
  */
-export async function writeCheckpoint(file: string, network: Network, identity: Identity, progress: Progress): Promise<void> {
+export async function takeSnapshot(network: Network, identity: Identity, progress: Progress): Promise<Snapshot> {
   const { parameters } = network;
   const tensors = new Map(parameters);
   for (const [name, tensor] of await network.momenta()) tensors.set(MOMENTUM_PREFIX + name, tensor);
@@ -67,9 +74,13 @@ export async function writeCheckpoint(file: string, network: Network, identity: 
     version: VERSION,
     ...modelMetadata(network),
     run: JSON.stringify(identity),
-    progress: JSON.stringify(progress),
   };
-  await writeSafetensors(file, tensors, metadata, { digest: true });
+  return { tensors, metadata, progress };
+}
+
+/** @throws RevNetError ERR_FILE */
+export async function writeCheckpoint(file: string, { tensors, metadata, progress }: Snapshot): Promise<void> {
+  await writeSafetensors(file, tensors, { ...metadata, progress: JSON.stringify(progress) }, { digest: true });
 }
 
 /** @throws RevNetError ERR_FILE; ERR_INVALID_FILE where a byte is damaged; ERR_RESUME_MISMATCH for another version's checkpoint */

@@ -1,6 +1,6 @@
 /** What each training step is given, from a data set in memory (indices) or from a stream (images, made ahead). */
+import { unlessAborted } from "../data/abort.js";
 import { type AnySplit, type BrokenImage, isStreamed, type StreamedSplit } from "../data/dataset.js";
-import { RevNetError } from "../errors.js";
 import type { StepBatch } from "../network/training-step.js";
 import type { Batches } from "./batches.js";
 import type { Settings } from "./options.js";
@@ -40,7 +40,7 @@ function streamFeed(split: StreamedSplit, batches: Batches, settings: Settings, 
   });
   return {
     async next() {
-      const { done, value } = await unlessAborted(stream.next(), signal);
+      const { done, value } = await unlessAborted(stream.next(), signal, "training was aborted while it waited for images");
       if (done) return { batch: { indices: new Int32Array(0) }, broken: [] };
       const { images, labels, broken } = value;
       return { batch: { images, labels }, broken };
@@ -50,22 +50,4 @@ function streamFeed(split: StreamedSplit, batches: Batches, settings: Settings, 
       stream.return?.().catch(() => {});
     },
   };
-}
-
-/** What is awaited, or ERR_ABORTED as soon as the signal says so. */
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return promise;
-  let listener = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    listener = () =>
-      reject(new RevNetError("ERR_ABORTED", "training was aborted while it waited for images", { cause: signal.reason }));
-    if (signal.aborted) listener();
-    else signal.addEventListener("abort", listener, { once: true });
-  });
-  promise.catch(() => {});
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", listener);
-  }
 }

@@ -5,6 +5,7 @@
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import { RevNetError } from "../errors.js";
+import { readJson } from "../files/json.js";
 import { makeFolder, removeTemporaryFiles, writeFileAtomically } from "../formats/atomic.js";
 import { printableJson } from "../text.js";
 import { type Checkpoint, readCheckpoint } from "./checkpoint.js";
@@ -13,24 +14,30 @@ import { MetricsLog, type MetricsRecord, readMetrics } from "./metrics.js";
 
 const json = (value: object): Buffer[] => [Buffer.from(`${printableJson(value, 2)}\n`)];
 const OVERWRITTEN = ["config.json", "metrics.jsonl", "summary.json", "model.safetensors", "analysis.json", "report.html"];
-const MAX_CONFIG_BYTES = 2 ** 26;
+const MAX_JSON_BYTES = 2 ** 26;
 const STEP_FILE = /^step-(\d{8,16})\.safetensors$/;
 
 export class RunFolder {
   #metrics: MetricsLog | undefined;
+  readonly #damaged: string[] = [];
 
   private constructor(
     readonly folder: string,
     private readonly lock: FolderLock,
   ) {}
 
-  /** Makes the folder and takes its lock. @throws RevNetError ERR_FILE, ERR_RUN_LOCKED */
-  static async open(folder: string): Promise<RunFolder> {
+  /**
+   * Makes the folder and takes its lock. Nothing else in it is changed until `begin`: it may be no run's.
+   * @throws RevNetError ERR_FILE, ERR_RUN_LOCKED, ERR_ABORTED
+   */
+  static async open(folder: string, signal?: AbortSignal): Promise<RunFolder> {
     await makeFolder(folder);
-    const run = new RunFolder(folder, await FolderLock.take(folder));
-    await removeTemporaryFiles(folder);
-    await removeTemporaryFiles(run.#checkpoints);
-    return run;
+    return new RunFolder(folder, await FolderLock.take(folder, { signal }));
+  }
+
+  /** Before a write that another run would miss. @throws RevNetError ERR_RUN_LOCKED where the lock was lost; ERR_FILE */
+  async confirmLock(): Promise<void> {
+    await this.lock.confirm();
   }
 
   get modelFile(): string {
@@ -61,7 +68,7 @@ export class RunFolder {
   }
 
   /**
-   * The last checkpoint that is whole. Damaged ones are told to `refused` and renamed, so that they are in nobody's way.
+   * The last checkpoint that is whole. Damaged ones are told to `refused`; `begin` renames them, so that they are in nobody's way.
    * Undefined where there is none. @throws RevNetError ERR_RESUME_MISMATCH for another version's
    */
   async lastCheckpoint(refused: (error: RevNetError) => Promise<void>): Promise<Checkpoint | undefined> {
@@ -71,7 +78,7 @@ export class RunFolder {
       } catch (error) {
         if (!(error instanceof RevNetError) || !["ERR_INVALID_FILE", "ERR_FILE"].includes(error.code)) throw error;
         await refused(error);
-        if (error.code === "ERR_INVALID_FILE") await fs.rename(file, `${file}.damaged`).catch(() => {});
+        if (error.code === "ERR_INVALID_FILE") this.#damaged.push(file);
       }
     return undefined;
   }
@@ -88,6 +95,8 @@ export class RunFolder {
 
   /** Begins writing: config.json, and metrics.jsonl from its first `metricsBytes` on, whose records are returned. @throws RevNetError ERR_FILE */
   async begin(config: object, metricsBytes: number): Promise<MetricsRecord[]> {
+    for (const folder of [this.folder, this.#checkpoints]) await removeTemporaryFiles(folder);
+    for (const file of this.#damaged) await fs.rename(file, `${file}.damaged`).catch(() => {});
     await writeFileAtomically(path.join(this.folder, "config.json"), json(config));
     try {
       // An earlier end's summary would not be true of what comes.
@@ -107,12 +116,16 @@ export class RunFolder {
     });
   }
 
-  /** Everything logged is on the disk; returns the file's length. @throws RevNetError ERR_FILE */
-  async flush(): Promise<number> {
+  /** Bytes of all that was logged. */
+  get metricsBytes(): number {
+    return this.#metrics!.appendedBytes;
+  }
+
+  /** Everything logged is on the disk. @throws RevNetError ERR_FILE */
+  async flush(): Promise<void> {
     await this.#metrics!.flush().catch((error) => {
       throw cannotWrite(this.#metricsFile, error);
     });
-    return this.#metrics!.bytes;
   }
 
   /** @throws RevNetError ERR_FILE */
@@ -151,9 +164,9 @@ export class RunFolder {
 /** Whether it is what `begin` writes. */
 async function isConfig(file: string): Promise<boolean> {
   try {
-    if ((await fs.stat(file)).size > MAX_CONFIG_BYTES) return false;
-    const config = JSON.parse(await fs.readFile(file, "utf8"));
-    return typeof config?.model === "object" && "batchSize" in config && "seed" in config;
+    const config = await readJson(file, "ERR_INVALID_FILE", { limit: MAX_JSON_BYTES });
+    const { model } = config as { model?: unknown };
+    return typeof model === "object" && "batchSize" in (config as object) && "seed" in (config as object);
   } catch {
     return false;
   }

@@ -1,12 +1,12 @@
 /**
  * Keeps a run in its folder. The disk may fail (full, read-only, gone) without ending the run: it warns, the run goes on in
- * memory, and the next checkpoint tries again.
+ * memory, and the next checkpoint tries again. No checkpoint is written before what it refers to is on the disk.
  */
 import { RevNetError } from "../errors.js";
 import type { Network } from "../network/network.js";
 import type { Findings } from "../report/analysis.js";
 import { writeRunReport } from "../report/index.js";
-import { type Checkpoint, type Progress, readCheckpoint, writeCheckpoint } from "./checkpoint.js";
+import { type Checkpoint, type Progress, readCheckpoint, type Snapshot, takeSnapshot, writeCheckpoint } from "./checkpoint.js";
 import { DATA_KEYS } from "./data-record.js";
 import type { CheckpointEvent, WarningEvent } from "./events.js";
 import { RunFolder } from "./folder.js";
@@ -20,6 +20,8 @@ export class Keeper {
   /** The step of the last checkpoint that was written or read. */
   #keptStep = 0;
   #keptFile: string | undefined;
+  /** The best validation's, while it could not be written. */
+  #unwrittenBest: Snapshot | undefined;
 
   private constructor(
     private readonly folder: RunFolder,
@@ -29,8 +31,8 @@ export class Keeper {
   ) {}
 
   /** @throws RevNetError ERR_FILE, ERR_RUN_LOCKED */
-  static async open(outDir: string, identity: Identity, keep: number, send: Send): Promise<Keeper> {
-    return new Keeper(await RunFolder.open(outDir), identity, keep, send);
+  static async open(outDir: string, identity: Identity, keep: number, send: Send, signal?: AbortSignal): Promise<Keeper> {
+    return new Keeper(await RunFolder.open(outDir, signal), identity, keep, send);
   }
 
   /** The checkpoint to go on from; undefined if there is none. Its data is DataRecord's to compare. @throws RevNetError ERR_RESUME_MISMATCH */
@@ -62,13 +64,13 @@ export class Keeper {
   /** Begins the files, metrics.jsonl after those of its records that belong to the checkpoint, which are returned. @throws RevNetError ERR_FILE */
   async begin(config: object, progress: Progress | undefined): Promise<MetricsRecord[]> {
     const records = await this.folder.begin(config, progress?.metricsBytes ?? 0);
-    const steps = records.filter(({ type }) => type === "step").length;
-    if (progress && steps < progress.step)
+    const last = records.findLast(({ type }) => type === "step")?.step ?? 0;
+    if (progress && last < progress.step)
       await this.warn(
         progress.step,
         new RevNetError(
           "ERR_INVALID_FILE",
-          `metrics.jsonl has only ${steps} of the ${progress.step} steps before; the weights are not touched by that, but figures lack the others`,
+          `metrics.jsonl has only ${last} of the ${progress.step} steps before; the weights are not touched by that, but figures lack the others`,
         ),
       );
     return records;
@@ -83,7 +85,10 @@ export class Keeper {
     const { step } = progress;
     if (step === this.#keptStep) return undefined;
     const file = this.folder.checkpointFile(step);
-    const failure = await this.#attempt(step, () => this.#write(file, false, network, progress));
+    const failure = await this.#attempt(step, async () => {
+      if (this.#unwrittenBest) await this.#writeBest(this.#unwrittenBest);
+      await this.#write(file, false, await this.#snapshot(network, progress));
+    });
     if (!failure) {
       [this.#keptStep, this.#keptFile] = [step, file];
       await this.folder.prune(step, this.keep);
@@ -93,7 +98,7 @@ export class Keeper {
 
   /** Writes the same as the best checkpoint so far. */
   async best(network: Network, progress: Omit<Progress, "metricsBytes">): Promise<void> {
-    await this.#attempt(progress.step, () => this.#write(this.folder.bestFile, true, network, progress));
+    await this.#attempt(progress.step, async () => this.#writeBest(await this.#snapshot(network, progress)));
   }
 
   /** The best checkpoint, if it is the one of `step`. */
@@ -105,14 +110,33 @@ export class Keeper {
     return failure || best?.progress.step !== step ? undefined : best;
   }
 
-  /** What a run ends with. Returns why it could not be written, if so. */
+  /** What a run ends with, the model first: no failure behind it costs it. Returns what could not be written first, if so. */
   async finish(network: Network, summary: Summary, findings: Findings): Promise<RevNetError | undefined> {
-    return this.#attempt(summary.steps, async () => {
-      await this.folder.flush();
-      await network.save(this.folder.modelFile);
-      await this.folder.writeSummary(summary);
+    const { steps } = summary;
+    const lost = await this.#attempt(steps, () => this.folder.confirmLock());
+    if (lost) return lost;
+    const failures = [
+      await this.#attempt(steps, () => network.save(this.folder.modelFile)),
+      await this.#attempt(steps, async () => {
+        await this.folder.flush();
+        await this.folder.writeSummary(summary);
+      }),
+      await this.#report(steps, findings),
+    ];
+    return failures.find((failure) => failure !== undefined);
+  }
+
+  /** What is made of the other files can be made again; whatever goes wrong is told, and loses nothing. */
+  async #report(step: number, findings: Findings): Promise<RevNetError | undefined> {
+    try {
       await writeRunReport(this.folder.folder, findings);
-    });
+      return undefined;
+    } catch (cause) {
+      const message = `the report cannot be made: ${(cause as Error).message}`;
+      const failure = cause instanceof RevNetError ? cause : new RevNetError("ERR_FILE", message, { cause });
+      await this.warn(step, failure);
+      return failure;
+    }
   }
 
   /** ERR_NOT_FINITE, with what can be gone back to. */
@@ -130,13 +154,26 @@ export class Keeper {
     await this.folder.close();
   }
 
-  async #write(file: string, best: boolean, network: Network, progress: Omit<Progress, "metricsBytes">): Promise<void> {
+  #snapshot(network: Network, progress: Omit<Progress, "metricsBytes">): Promise<Snapshot> {
+    return takeSnapshot(network, this.identity, { ...progress, metricsBytes: this.folder.metricsBytes });
+  }
+
+  async #writeBest(snapshot: Snapshot): Promise<void> {
+    // Kept until it is on the disk, since later checkpoints refer to it.
+    this.#unwrittenBest = snapshot;
+    await this.#write(this.folder.bestFile, true, snapshot);
+    this.#unwrittenBest = undefined;
+  }
+
+  async #write(file: string, best: boolean, snapshot: Snapshot): Promise<void> {
     const start = performance.now();
+    await this.folder.confirmLock();
     // The metrics first: a checkpoint says how much of them is its own.
-    const metricsBytes = await this.folder.flush();
+    await this.folder.flush();
     await this.folder.makeCheckpointFolder();
-    await writeCheckpoint(file, network, this.identity, { ...progress, metricsBytes });
-    await this.send({ type: "checkpoint", step: progress.step, file, best, milliseconds: performance.now() - start });
+    await writeCheckpoint(file, snapshot);
+    const { step } = snapshot.progress;
+    await this.send({ type: "checkpoint", step, file, best, milliseconds: performance.now() - start });
   }
 
   /** Whatever is wrong with files becomes a warning, and is returned. */

@@ -1,6 +1,7 @@
 /** metrics.jsonl: one line for each step, validation, verification, epoch and broken image, in order. */
 import * as fs from "node:fs/promises";
 import { Pacer } from "../data/pacer.js";
+import { isAbsent, OpenFile } from "../files/open.js";
 import { flush } from "../formats/atomic.js";
 import { printableJson } from "../text.js";
 import type { BrokenImageEvent, EpochEvent, OutOfRangeEvent, StepEvent, ValidationEvent, VerificationEvent } from "./events.js";
@@ -24,6 +25,7 @@ const BLOCK_FIELDS = ["stage", "block", "error"];
  */
 export class MetricsLog {
   #pending: string[] = [];
+  #pendingBytes = 0;
   #failed = false;
 
   private constructor(
@@ -44,14 +46,21 @@ export class MetricsLog {
     return new MetricsLog(handle, length);
   }
 
-  /** Bytes in the file: after a flush, of all that was appended. */
+  /** Bytes in the file. */
   get bytes(): number {
     return this.length;
   }
 
+  /** Bytes of all that was appended: those in the file after a flush. */
+  get appendedBytes(): number {
+    return this.length + this.#pendingBytes;
+  }
+
   /** Rejects with the system's error once; until a flush has succeeded, lines are then kept without trying. */
   async append(record: MetricsRecord): Promise<void> {
-    this.#pending.push(`${printableJson(record)}\n`);
+    const line = `${printableJson(record)}\n`;
+    this.#pending.push(line);
+    this.#pendingBytes += Buffer.byteLength(line);
     if (!this.#failed) await this.#write();
   }
 
@@ -72,39 +81,75 @@ export class MetricsLog {
       done += (await this.handle.write(bytes, done, bytes.length - done, this.length + done)).bytesWritten;
     this.length += bytes.length;
     this.#pending = [];
+    this.#pendingBytes = 0;
     this.#failed = false;
   }
 }
 
 export interface MetricsFile {
+  /** Of the part that was kept in memory, and before them all broken images. */
   readonly records: MetricsRecord[];
   /** Of the part that was read. */
   readonly bytes: number;
 }
 
+/** What is read of the end of a file: some 100,000 lines. */
+const WINDOW_BYTES = 2 ** 24;
+const NEWLINE = 0x0a;
+const BROKEN_IMAGE = '"type":"brokenImage"';
+
 /**
- * The records in the first `length` bytes, as far as they are whole lines of the expected form: a line that was torn when the
- * process ended is normal. A file that is absent has none. Rejects with the system's error.
+ * The last records in the first `length` bytes, as many as are in a window of limited size, so that a long run is gone on with as
+ * soon as a short one; of what was before, images that could not be decoded. They are read up to the first line that is not whole or
+ * of another form: a line that was torn when the process ended is normal. A file that is absent has none.
+ * @throws RevNetError ERR_FILE
  */
-export async function readMetrics(file: string, length: number): Promise<MetricsFile> {
-  let content: Buffer;
+export async function readMetrics(file: string, length: number, windowBytes = WINDOW_BYTES): Promise<MetricsFile> {
+  let opened: OpenFile;
   try {
-    content = (await fs.readFile(file)).subarray(0, length);
+    opened = await OpenFile.open(file);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return { records: [], bytes: 0 };
+    if (isAbsent(error)) return { records: [], bytes: 0 };
     throw error;
   }
-  const records: MetricsRecord[] = [];
-  const pacer = new Pacer();
-  let bytes = 0;
-  for (let end = content.indexOf("\n"); end >= 0; end = content.indexOf("\n", bytes)) {
-    const record = parseRecord(content.toString("utf8", bytes, end));
-    if (!record) break;
-    records.push(record);
-    bytes = end + 1;
-    await pacer.breathe();
+  try {
+    const end = Math.min(length, opened.size);
+    // From the byte before, which is a newline where the window begins with a line.
+    const from = Math.max(0, end - windowBytes - 1);
+    const window = Buffer.from((await opened.read(from, end - from)).buffer);
+    const begin = from === 0 ? 0 : window.indexOf(NEWLINE) + 1;
+    const records = await brokenImagesIn(opened, from + begin);
+    const pacer = new Pacer();
+    let bytes = begin;
+    for (let newline = window.indexOf(NEWLINE, bytes); newline >= 0; newline = window.indexOf(NEWLINE, bytes)) {
+      const record = parseRecord(window.toString("utf8", bytes, newline));
+      if (!record) break;
+      records.push(record);
+      bytes = newline + 1;
+      await pacer.breathe();
+    }
+    return { records, bytes: from + bytes };
+  } finally {
+    await opened.close();
   }
-  return { records, bytes };
+}
+
+/** Records of images that could not be decoded in the first `length` bytes, which are whole lines. */
+async function brokenImagesIn(opened: OpenFile, length: number): Promise<MetricsRecord[]> {
+  const records: MetricsRecord[] = [];
+  let rest = Buffer.alloc(0);
+  for await (const piece of opened.pieces(0, length)) {
+    const text = Buffer.concat([rest, piece]);
+    for (let at = text.indexOf(BROKEN_IMAGE); at >= 0; at = text.indexOf(BROKEN_IMAGE, at + 1)) {
+      const end = text.indexOf(NEWLINE, at);
+      if (end < 0) break;
+      const record = parseRecord(text.toString("utf8", text.lastIndexOf(NEWLINE, at) + 1, end));
+      if (record) records.push(record);
+    }
+    // A line that goes on in the next piece; no line of ours is longer than a piece.
+    rest = text.subarray(Math.max(text.lastIndexOf(NEWLINE) + 1, text.length - piece.length));
+  }
+  return records;
 }
 
 function parseRecord(line: string): MetricsRecord | undefined {

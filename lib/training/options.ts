@@ -1,5 +1,6 @@
 /** What trainRevNet takes, checked and completed by the model's recipe. */
 import { availableParallelism } from "node:os";
+import path from "node:path";
 import { type AnyDataset, isStreamed, validateDataset } from "../data/dataset.js";
 import type { BROKEN_IMAGES } from "../data/image-folder.js";
 import { checkBroken, checkShare, DATASETS, type DatasetName, MAX_COUNT } from "../data/open.js";
@@ -186,7 +187,7 @@ const MAX_THREADS = 1024;
  * @throws RevNetError ERR_INVALID_ARGUMENT naming the option, what it was and what was expected; what resolveModel throws;
  *   ERR_INVALID_DATA for a data set object that is none
  */
-export function resolveOptions(options: TrainOptions): Settings {
+export function resolveOptions(options: TrainOptions, cwd = process.cwd()): Settings {
   checkKeys(options, KEYS, "trainRevNet options", CODE);
   const given = options as unknown as TrainOptions;
   if (given.model === undefined)
@@ -200,7 +201,7 @@ export function resolveOptions(options: TrainOptions): Settings {
   return {
     model: given.model,
     data: checkData(given),
-    dataDir: checkText(given.dataDir, "dataDir"),
+    dataDir: resolved(checkText(given.dataDir, "dataDir"), cwd),
     trainCount: integer("trainCount", undefined, 1, MAX_COUNT),
     testCount: integer("testCount", undefined, 1, MAX_COUNT),
     validationShare: given.validationShare === undefined ? undefined : checkShare(given.validationShare),
@@ -218,7 +219,7 @@ export function resolveOptions(options: TrainOptions): Settings {
     validateEvery: integer("validateEvery", undefined, 1, MAX_STEPS),
     verifyEvery: integer("verifyEvery", undefined, 1, MAX_STEPS),
     patience: integer("patience", undefined, 1, MAX_STEPS),
-    outDir: checkOutDir(given),
+    outDir: resolved(checkOutDir(given), cwd),
     checkpointEvery: integer("checkpointEvery", undefined, 1, MAX_STEPS),
     keepCheckpoints: integer("keepCheckpoints", 3, 1, MAX_CHECKPOINTS),
     resume: given.resume === undefined ? false : checkBoolean(given.resume, "resume", CODE),
@@ -282,6 +283,8 @@ function checkOutDir(given: TrainOptions): string | undefined {
       throw new RevNetError(CODE, `${name}: needs outDir, the folder of the checkpoints`);
   return outDir;
 }
+
+const resolved = (file: string | undefined, cwd: string) => (file === undefined ? undefined : path.resolve(cwd, file));
 
 function checkOverrides(value: unknown, recipe: OptimizerRecipe): OptimizerRecipe {
   if (value === undefined) return recipe;

@@ -33,9 +33,9 @@ export class TrainingRun implements Promise<TrainingResult>, AsyncIterable<Train
   readonly #result: Promise<TrainingResult>;
 
   /** @internal `train` sends the run's events and returns its result; it starts after the caller had time to iterate. */
-  constructor(train: (send: (event: TrainingEvent) => Promise<void>) => Promise<TrainingResult>) {
+  constructor(train: (events: EventChannel<TrainingEvent>) => Promise<TrainingResult>) {
     this.#result = Promise.resolve()
-      .then(() => train((event) => this.#events.send(event)))
+      .then(() => train(this.#events))
       .then(
         (result) => {
           this.#events.end();

@@ -1,4 +1,5 @@
 /** trainRevNet: from options to a network that is ready to be trained. */
+import { unlessAborted } from "../data/abort.js";
 import { type AnyDataset, type Dataset, meanImage } from "../data/dataset.js";
 import { leftOutOf } from "../data/left-out.js";
 import { openDataset } from "../data/open.js";
@@ -6,6 +7,8 @@ import { readDataset } from "../data/sequence.js";
 import { RevNetError } from "../errors.js";
 import { resolveModel } from "../network/models.js";
 import { createNetwork } from "../network/network.js";
+import type { EventChannel } from "./channel.js";
+import type { TrainingEvent } from "./events.js";
 import type { Send } from "./journal.js";
 import { resolveOptions, type Settings, specFor, type TrainOptions } from "./options.js";
 import { type TrainingResult, TrainingRun } from "./run.js";
@@ -13,6 +16,7 @@ import { Trainer, throwIfAborted } from "./trainer.js";
 
 /** Images come as bytes and enter the network as (byte - mean) / 255. */
 const SCALE = 1 / 255;
+const READING = "training was aborted while it read the data";
 
 /**
  * Trains a network by SGD with momentum. The run begins at once; `await` it for the trained network, its history and the
@@ -24,12 +28,34 @@ const SCALE = 1 / 255;
  * ERR_NOT_REVERSIBLE (`verifyEvery` for a network without a reversible block), ERR_UI (`ui`).
  */
 export function trainRevNet(options: TrainOptions): TrainingRun {
-  return new TrainingRun((send) => train(resolveOptions(options), send));
+  // Where paths lead is settled now: the process may go to another folder later.
+  const cwd = process.cwd();
+  return new TrainingRun((events) => train(resolveOptions(options, cwd), events));
 }
 
-async function train(settings: Settings, send: Send): Promise<TrainingResult> {
-  throwIfAborted(settings.signal, 0);
-  const dataset = await openData(settings, send);
+async function train(settings: Settings, events: EventChannel<TrainingEvent>): Promise<TrainingResult> {
+  const { signal } = settings;
+  throwIfAborted(signal, 0);
+  // A loop over the events that has stopped reading does not hold up an aborted run.
+  const hurry = () => events.hurry();
+  signal?.addEventListener("abort", hurry, { once: true });
+  try {
+    return await trainWith(settings, (event) => events.send(event));
+  } finally {
+    signal?.removeEventListener("abort", hurry);
+  }
+}
+
+async function trainWith(settings: Settings, send: Send): Promise<TrainingResult> {
+  const opening = openData(settings, send);
+  let dataset: AnyDataset;
+  try {
+    dataset = await unlessAborted(opening, settings.signal, READING);
+  } catch (error) {
+    // It may be there yet, too late.
+    void opening.then((late) => ("close" in late && typeof settings.data === "string" ? late.close() : undefined)).catch(() => {});
+    throw error;
+  }
   try {
     return await trainOn(dataset, settings, send);
   } finally {
@@ -49,7 +75,8 @@ async function trainOn(dataset: AnyDataset, settings: Settings, send: Send): Pro
       `batchSize: ${settings.batchSize} is more than the ${dataset.train.count} training images of ${dataset.name}`,
     );
   const onProgress = (done: number, total: number) => void send({ type: "data", done, total });
-  const image = "mean" in dataset ? await dataset.mean(onProgress) : await meanImage((dataset as Dataset).train);
+  const mean = "mean" in dataset ? dataset.mean(onProgress) : meanImage((dataset as Dataset).train);
+  const image = await unlessAborted(mean, settings.signal, READING);
   const { device, seed, threads, streams, precision } = settings;
   const network = await createNetwork(spec, { device, seed, threads, streams, precision });
   try {

@@ -61,11 +61,11 @@ export class Trainer {
   }
 
   async run(): Promise<TrainingResult> {
-    const { outDir, keepCheckpoints } = this.#settings;
+    const { outDir, keepCheckpoints, signal } = this.#settings;
     if (outDir !== undefined) {
       const identity = await identityOf(this.#settings, this.#dataset, this.#network, this.#steps);
       this.#data = DataRecord.of(outDir, this.#dataset);
-      this.#keeper = await Keeper.open(outDir, identity, keepCheckpoints, this.#journal.send);
+      this.#keeper = await Keeper.open(outDir, identity, keepCheckpoints, this.#journal.send, signal);
     }
     let failure: unknown;
     let written = false;
@@ -232,7 +232,9 @@ export class Trainer {
     const done = this.#done;
     const due = this.#due(done);
     if (due.validation && validations.at(-1)?.step !== done) await this.#validate();
-    if (done % stepsPerEpoch === 0 && epochs.at(-1)?.step !== done) {
+    // Where metrics.jsonl was lost, nothing can be said of the epoch's steps.
+    const isRecorded = (steps.at(-stepsPerEpoch)?.step ?? 0) + stepsPerEpoch === done + 1;
+    if (done % stepsPerEpoch === 0 && epochs.at(-1)?.step !== done && isRecorded) {
       const milliseconds = performance.now() - this.#epochStart;
       await this.#journal.report({
         type: "epoch",

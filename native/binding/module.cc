@@ -1,7 +1,7 @@
 // The addon's exports, as binding.d.ts declares them.
 #include <napi.h>
 
-#include "core/host_memory.h"
+#include "core/file_lock.h"
 #include "core/philox.h"
 #include "cpu/backend.h"
 #include "cuda/devices.h"
@@ -57,6 +57,15 @@ Napi::Value availableMemory(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const std::string device = Reader(info[0], "device").string();
     return Napi::Number::New(info.Env(), static_cast<double>(availableBytes(device)));
+  });
+}
+
+Napi::Value tryLock(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto descriptor = Reader(info[0], "descriptor").integer(0, std::numeric_limits<int32_t>::max());
+    const FileLock lock = lockFile(static_cast<int>(descriptor));
+    if (lock == FileLock::Unsupported) return info.Env().Null();
+    return Napi::Boolean::New(info.Env(), lock == FileLock::Locked);
   });
 }
 
@@ -116,6 +125,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("plan", Napi::Function::New(env, plan, "plan"));
   exports.Set("devices", Napi::Function::New(env, devices, "devices"));
   exports.Set("availableMemory", Napi::Function::New(env, availableMemory, "availableMemory"));
+  exports.Set("tryLock", Napi::Function::New(env, tryLock, "tryLock"));
   exports.Set("buildInfo", Napi::Function::New(env, buildInfo, "buildInfo"));
   exports.Set("philox", Napi::Function::New(env, philoxDraws, "philox"));
   return exports;

@@ -1,14 +1,12 @@
 #include "host_memory.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <cstdlib>
-#include <fstream>
-#include <limits>
 #include <string>
 
 #include "backend.h"
 #include "error.h"
+#include "host_limits.h"
 
 namespace revnet {
 namespace {
@@ -17,30 +15,9 @@ namespace {
 constexpr size_t kLargeBytes = size_t{64} << 20;
 constexpr size_t kPageBytes = 4096;
 
-// The number behind `key` in a file of "key number" lines, or of the number alone where key is empty; `otherwise` if there is none.
-uint64_t readNumber(const char* file, const std::string& key, uint64_t otherwise) {
-  std::ifstream in(file);
-  std::string word;
-  if (!key.empty())
-    while (in >> word && word != key) {
-    }
-  uint64_t value = 0;
-  return in >> value ? value : otherwise;
-}
-
 }  // namespace
 
-uint64_t availableHostBytes() {
-  constexpr uint64_t kUnknown = std::numeric_limits<uint64_t>::max();
-  const uint64_t kibibytes = readNumber("/proc/meminfo", "MemAvailable:", kUnknown);
-  const uint64_t free = kibibytes == kUnknown ? kUnknown : kibibytes * 1024;
-  const uint64_t limit = readNumber("/sys/fs/cgroup/memory.max", "", kUnknown);  // "max" where there is none
-  // The page cache counts as used, and is given up when memory is asked for.
-  const uint64_t cached =
-      readNumber("/sys/fs/cgroup/memory.stat", "inactive_file", 0) + readNumber("/sys/fs/cgroup/memory.stat", "active_file", 0);
-  const uint64_t charged = readNumber("/sys/fs/cgroup/memory.current", "", 0), used = charged - std::min(charged, cached);
-  return std::min(free, limit == kUnknown ? kUnknown : limit - std::min(limit, used));
-}
+uint64_t availableHostBytes() { return freeMemory(); }
 
 void* allocateHost(size_t bytes) {
   if (bytes >= kLargeBytes) {

@@ -88,12 +88,23 @@ describe("folders", () => {
   });
 
   it("are rid of temporary files and of nothing else", async () => {
-    const others = ["a.tmp", "a.1.tmp", "a.1.2.tmp.txt", "a.x.2.tmp", "a.1.x.tmp", "12.tmp", "a.1.2"];
-    for (const name of [...others, "a.1.2.tmp", "b.json.12345.67.tmp"]) await writeFile(at(name), "");
+    const others = [
+      "a.tmp",
+      "notes.2026.11.tmp",
+      "a.revnet-12.tmp",
+      "a.1.tmp",
+      "a.1.2.tmp.txt",
+      "a.x.2.tmp",
+      "a.1.x.tmp",
+      "12.tmp",
+      "a.1.2",
+    ];
+    for (const name of [...others, "a.revnet-0123456789abcdef.tmp", "b.json.revnet-00000000000000ff.tmp"])
+      await writeFile(at(name), "");
     // A folder is none; those after it are removed all the same.
-    await mkdir(at("a.0.0.tmp"));
+    await mkdir(at("a.revnet-0000000000000000.tmp"));
     await removeTemporaryFiles(folder);
-    expect((await readdir(folder)).sort()).to.deep.equal([...others, "a.0.0.tmp"].sort());
+    expect((await readdir(folder)).sort()).to.deep.equal([...others, "a.revnet-0000000000000000.tmp"].sort());
     await removeTemporaryFiles(at("none"));
     await removeTemporaryFiles(at("a.tmp"));
   });

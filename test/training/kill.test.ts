@@ -1,7 +1,7 @@
 /** Runs that are killed or interrupted at random moments, as seen from outside: the command line in processes of its own. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout } from "node:timers/promises";
@@ -94,6 +94,35 @@ describe("a run that is stopped from outside", function () {
     expect(run.resumedFrom).to.equal(reached);
     same(run);
   });
+
+  for (const [signal, status] of [
+    ["SIGTERM", 143],
+    ["SIGHUP", 129],
+  ] as const)
+    it(`ends with the same bits after ${signal}, which counts once where it comes twice`, async () => {
+      const { child, output, closed } = start(signal, "--resume");
+      expect(await underWay(child), output.stderr).to.equal(true);
+      child.kill(signal);
+      child.kill(signal);
+      expect((await closed)[0], output.stderr).to.equal(status);
+      expect(await readdir(file(signal)))
+        .to.include("model.safetensors")
+        .and.not.include("run.lock");
+      same(await finish(signal, "--resume"));
+    });
+
+  if (process.platform === "linux")
+    it("goes on where its output cannot be written", async () => {
+      const full = await open("/dev/full", "w");
+      const args = ["train", "--model", file("tiny.json"), "--data", "shapes", "--train-count", "64", "--test-count", "20"];
+      args.push("--batch-size", "8", "--steps", String(STEPS), "--validate-every", "50", "--checkpoint-every", "3");
+      args.push("--threads", "1", "--device", "cpu", "--out", file("mute"));
+      const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", full.fd, full.fd] });
+      expect((await once(child, "close"))[0]).to.equal(0);
+      await full.close();
+      const { weightsSha256 } = JSON.parse(await readFile(file("mute", "summary.json"), "utf8"));
+      expect(weightsSha256).to.equal(whole.weightsSha256);
+    });
 
   if (process.platform !== "win32")
     it("goes on in memory where the disk is full, says so, and can be resumed once there is room", async () => {

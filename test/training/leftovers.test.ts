@@ -65,9 +65,13 @@ describe("a folder that is gone on in", () => {
 
   it("loses the temporary files of a run that was killed, and no others", async () => {
     await stopped();
-    const mine = ["notes.tmp", "summary.json.tmp", "model.safetensors.12.tmp"];
+    const mine = ["notes.tmp", "summary.json.tmp", "model.safetensors.12.tmp", "notes.2026.11.tmp"];
     await mkdir(file("checkpoints"), { recursive: true });
-    for (const name of [...mine, "summary.json.123.4.tmp", "checkpoints/step-00000003.safetensors.123.4.tmp"])
+    for (const name of [
+      ...mine,
+      "summary.json.revnet-0123456789abcdef.tmp",
+      "checkpoints/step-00000003.safetensors.revnet-0123456789abcdef.tmp",
+    ])
       await writeFile(file(name), "half");
     await train({ outDir: folder, resume: true });
     expect((await readdir(folder)).sort()).to.deep.equal([...RUN_FILES, ...mine].sort());

@@ -87,6 +87,27 @@ describe("metrics", () => {
       expect(await readMetrics(file, Number.POSITIVE_INFINITY)).to.deep.equal({ records: RECORDS, bytes: whole });
     });
 
+  it("are read from the end where there are many, with the broken images of all", async () => {
+    const step = RECORDS[1]!;
+    const broken = (n: number): MetricsRecord => ({ type: "brokenImage", step: 1, file: `${n}.jpg`, reason: "it is empty" });
+    const records = Array.from({ length: 3000 }, (_, i) => (i % 1000 === 500 ? broken(i) : { ...step, step: i }) as MetricsRecord);
+    const bytes = await write(records);
+    const line = (from: number) =>
+      records
+        .slice(from)
+        .map((record) => `${JSON.stringify(record)}\n`)
+        .join("").length;
+    for (const [window, first] of [
+      [line(2990), 2990],
+      [line(2990) - 1, 2991],
+      [line(2990) + 1, 2990],
+      [line(2400), 2400],
+    ] as const) {
+      const expected = [...records.slice(0, first).filter(({ type }) => type === "brokenImage"), ...records.slice(first)];
+      expect(await readMetrics(file, bytes, window), String(first)).to.deep.equal({ records: expected, bytes });
+    }
+  });
+
   it("go on after the part that is kept, whatever was behind it", async () => {
     await write(RECORDS);
     const kept = (await readMetrics(file, 150)).bytes;

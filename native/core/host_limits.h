@@ -1,0 +1,22 @@
+// What the system lets this process have: cgroups of both versions, as containers and batch systems set them, and resource limits.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+
+namespace revnet {
+
+constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
+
+// Bytes that can be allocated without swapping out others or meeting a limit; kNoLimit where nothing is known.
+// `root` takes the place of "/" before the names in /proc and /sys, for tests.
+uint64_t freeMemory(const std::string& root = "");
+
+// Bytes that are left of a memory limit of the process's cgroups, or of those above them.
+uint64_t freeCgroupMemory(const std::string& root);
+
+// Bytes that are left of RLIMIT_AS and RLIMIT_DATA (`ulimit -v`, `ulimit -d`), which are given for tests.
+uint64_t freeAddressSpace(const std::string& root, uint64_t addressLimit, uint64_t dataLimit);
+
+}  // namespace revnet
