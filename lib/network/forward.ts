@@ -88,25 +88,38 @@ export function recordBlock(r: Recorder, block: Block, x: readonly BufferId[], a
     return { block, x, y: x, hidden: [], inPlace: true };
   }
   if (!g) {
-    const y = recordResidual(r, block, f, x[0]!, x[0]!, block.shortcuts[0]!);
+    const y = recordResidual(r, f, x[0]!, recordShortcuts(r, block, x)[0]!);
     return { block, x, y: [y.y], hidden: [y.hidden], inPlace: false };
   }
-  const [x1, x2] = x as [BufferId, BufferId];
-  const y1 = recordResidual(r, block, f, x2, x1, block.shortcuts[0]!);
-  const y2 = recordResidual(r, block, g, y1.y, x2, block.shortcuts[1]!);
+  const [first, second] = recordShortcuts(r, block, x) as [ShortcutResult, ShortcutResult];
+  const y1 = recordResidual(r, f, x[1]!, first);
+  const y2 = recordResidual(r, g, y1.y, second);
   return { block, x, y: [y1.y, y2.y], hidden: [y1.hidden, y2.hidden], inPlace: false };
 }
 
-/** y = shortcut(s) + f(x) */
-function recordResidual(r: Recorder, block: Block, f: ResidualFunction, x: BufferId, s: BufferId, shortcut: Shortcut) {
-  const y = r.stream(`${f.name}.y`, block.output);
+/** Where a sum goes, and what is added to. */
+interface ShortcutResult {
+  readonly y: BufferId;
+  readonly base: BufferId;
+}
+
+/** One after the other: a device may do both at once. */
+function recordShortcuts(r: Recorder, { f, g, shortcuts, output }: Block, x: readonly BufferId[]): ShortcutResult[] {
+  return (g ? [f, g] : [f]).map(({ name }, i) => {
+    const y = r.stream(`${name}.y`, output);
+    return { y, base: recordShortcut(r, shortcuts[i]!, x[i]!, y) };
+  });
+}
+
+/** y = base + f(x) */
+function recordResidual(r: Recorder, f: ResidualFunction, x: BufferId, { y, base }: ShortcutResult) {
   const hidden = r.hidden(f);
   r.emit({
     op: "residualForward",
     function: r.buffers.layers(f, r.n, r.statistics),
     computeStatistics: r.statistics === "batch",
     x,
-    base: recordShortcut(r, shortcut, s, y),
+    base,
     y,
     hidden,
     ...(r.statistics === "batch" && { yStatistics: r.buffers.statistics(f.name) }),

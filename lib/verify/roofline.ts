@@ -3,7 +3,7 @@
  * device memory at least (each tensor once, whatever the caches do), and its multiplications and additions. No measurement: what
  * measurements are compared with (bench/roofline.mjs, `revnet doctor --verify`).
  */
-import type { Convolution, Extent, Layer, Op } from "../../binding.js";
+import type { BufferId, Convolution, Extent, Layer, Op } from "../../binding.js";
 import { NetworkBuffers } from "../network/buffers.js";
 import { imageElements } from "../network/images.js";
 import { trainingProgram } from "../network/program.js";
@@ -16,6 +16,10 @@ export interface Kernel {
   readonly kernel: string;
   readonly bytes: number;
   readonly flops?: number;
+  /** Of threads, where more or fewer of them would matter; absent: enough to fill a GPU, or too little work to. */
+  readonly blocks?: number;
+  /** Whether the block that ends last adds up what all have left. */
+  readonly tail?: boolean;
 }
 
 /** Bytes of a number in device memory, in every precision. */
@@ -41,17 +45,22 @@ function splits(c: Convolution): number {
   return Math.max(1, Math.min(up(128, parts), up(up(shapeOf(c).output / c.k, 64), 2)));
 }
 
-const prepare = (layers: readonly { convolution: Convolution }[], directions: number): Kernel => ({
-  kernel: "prepare",
-  bytes: layers.reduce((sum, { convolution }) => sum + shapeOf(convolution).weights * FLOAT * 2 * directions, 0),
-});
+/** Tiles of 128 pixels, up to 512 blocks of them, times tiles of 64 channels: planPass of native/cuda/convolution.cu. */
+const blocksOf = (elements: number, channels: number): number =>
+  Math.min(Math.ceil(elements / channels / 128), 512) * Math.ceil(channels / 64);
 
 /** y = base + q(F(x)), or without the addition. */
 function forward(layers: readonly { convolution: Convolution }[], adds: boolean): Kernel[] {
   return layers.map(({ convolution }, i) => {
     const { input, output } = shapeOf(convolution);
     const base = adds && i === layers.length - 1 ? output : 0;
-    return { kernel: "convolve, forward", bytes: FLOAT * (input + output + base), flops: flopsOf(convolution) };
+    return {
+      kernel: "convolve, forward",
+      bytes: FLOAT * (input + output + base),
+      flops: flopsOf(convolution),
+      blocks: blocksOf(output, convolution.k),
+      tail: true,
+    };
   });
 }
 
@@ -66,8 +75,13 @@ function backward(layers: readonly Layer[]): Kernel[] {
     const split = splits(convolution);
     const flops = flopsOf(convolution);
     kernels.push({ kernel: "weights gradient", bytes: FLOAT * (input + gradient + weights * split), flops });
-    const masked = statistics === undefined ? 0 : input;
-    kernels.push({ kernel: "convolve, backward data", bytes: FLOAT * (gradient + input + masked), flops });
+    kernels.push({
+      kernel: "convolve, backward data",
+      bytes: FLOAT * (gradient + input + (statistics === undefined ? 0 : input)),
+      flops,
+      blocks: blocksOf(input, convolution.c),
+      tail: statistics !== undefined,
+    });
     if (split > 1) partials += weights * (split + 1);
   }
   const [first] = layers;
@@ -88,24 +102,23 @@ const linear = ({ n, in: inputs, out }: { n: number; in: number; out: number }):
   flops: 2 * n * inputs * out,
 });
 
-/** The kernels of an op, as native/cuda launches them. */
-export function kernelsOf(op: Op): Kernel[] {
+/** The kernels of an op alone, as native/cuda launches them, but for what is prepared for all ops. */
+function kernelsOf(op: Op): Kernel[] {
   switch (op.op) {
     case "gatherBatch":
       return [{ kernel: "gather", bytes: 5 * elements(op) }];
     case "convolutionForward":
-      return [prepare([op], 1), ...forward([op], false)];
+      return forward([op], false);
     case "convolutionBackwardData": {
       const { input, output } = shapeOf(op.convolution);
       const bytes = FLOAT * (input + output);
-      return [prepare([op], 1), { kernel: "convolve, backward data", bytes, flops: flopsOf(op.convolution) }];
+      return [{ kernel: "convolve, backward data", bytes, flops: flopsOf(op.convolution) }];
     }
     case "convolutionBackwardWeights": {
       const { input, output, weights } = shapeOf(op.convolution);
       const split = splits(op.convolution);
       const bytes = FLOAT * (input + output + weights * split);
       return [
-        { kernel: "prepare", bytes: 0 },
         { kernel: "weights gradient", bytes, flops: flopsOf(op.convolution) },
         ...(split > 1 ? [{ kernel: "sum of partial weights", bytes: FLOAT * weights * (split + 1) }] : []),
       ];
@@ -114,7 +127,7 @@ export function kernelsOf(op: Op): Kernel[] {
       return [{ kernel: "batch norm", bytes: FLOAT * 2 * elements(op) }];
     case "batchNormReluBackward":
       return [
-        { kernel: "batch norm, backward sums", bytes: FLOAT * 2 * elements(op) },
+        { kernel: "batch norm, backward sums", bytes: FLOAT * 2 * elements(op), tail: true },
         { kernel: "batch norm, backward", bytes: FLOAT * 3 * elements(op) },
       ];
     case "updateRunningStatistics":
@@ -126,33 +139,67 @@ export function kernelsOf(op: Op): Kernel[] {
     case "maxPoolBackward":
       return maxPool(op);
     case "globalAveragePoolForward":
-      return [{ kernel: "average pool", bytes: FLOAT * elements(op) * op.parts.length }];
+      return op.parts.map(() => ({ kernel: "average pool", bytes: FLOAT * elements(op) }));
     case "globalAveragePoolBackward":
-      return [
-        { kernel: "average pool, backward sums", bytes: FLOAT * elements(op) * op.parts.length },
-        { kernel: "average pool, backward", bytes: FLOAT * 2 * elements(op) * op.parts.length },
-      ];
+      return op.parts.flatMap(() => [
+        { kernel: "average pool, backward sums", bytes: FLOAT * elements(op), tail: true },
+        { kernel: "average pool, backward", bytes: FLOAT * 2 * elements(op) },
+      ]);
     case "linearForward":
       return [linear(op)];
     case "linearBackward":
       return [linear(op), linear(op)];
     case "softmaxCrossEntropy":
-      return [{ kernel: "cross-entropy", bytes: FLOAT * 2 * op.n * op.classes }];
+      return [{ kernel: "cross-entropy", bytes: FLOAT * 2 * op.n * op.classes, tail: true }];
     case "residualForward":
-      return [prepare(op.function, 1), ...forward(op.function, true)];
+      return forward(op.function, true);
     case "residualBackward":
-      return [prepare(op.function, 1), ...backward(op.function)];
+      return backward(op.function);
     case "reversibleForward":
     case "reversibleInverse":
-      return [prepare([...op.f, ...op.g], 1), ...forward(op.f, true), ...forward(op.g, true)];
+      return [...forward(op.f, true), ...forward(op.g, true)];
     case "reversibleBackward":
-      return [prepare([...op.f, ...op.g], 2), ...[op.g, op.f].flatMap((layers) => [...forward(layers, true), ...backward(layers)])];
+      return [op.g, op.f].flatMap((layers) => [...forward(layers, true), ...backward(layers)]);
     case "sgdUpdate":
       return [{ kernel: "sgd", bytes: FLOAT * 5 * op.elements }];
     case "copy":
     case "maximumDifference":
       return [{ kernel: op.op, bytes: FLOAT * 2 * op.elements }];
   }
+}
+
+/** One launch before all others: each weight in each direction in which it is used, read and written. */
+function prepare(ops: readonly Op[]): Kernel {
+  const packed = new Map<string, number>();
+  const use = (layers: readonly { convolution: Convolution; weight: BufferId }[], ...directions: string[]) => {
+    for (const { convolution, weight } of layers)
+      for (const direction of directions) packed.set(`${weight} ${direction}`, shapeOf(convolution).weights);
+  };
+  for (const op of ops) {
+    if (op.op === "convolutionForward") use([op], "forward");
+    else if (op.op === "convolutionBackwardData") use([op], "backward");
+    else if (op.op === "residualForward") use(op.function, "forward");
+    else if (op.op === "residualBackward") use(op.function, "backward");
+    else if (op.op === "reversibleForward" || op.op === "reversibleInverse") use([...op.f, ...op.g], "forward");
+    else if (op.op === "reversibleBackward") use([...op.f, ...op.g], "forward", "backward");
+  }
+  return { kernel: "prepare", bytes: [...packed.values()].reduce((sum, weights) => sum + 2 * FLOAT * weights, 0) };
+}
+
+/** How many neighbouring ops of a kind are one launch. */
+const TOGETHER: { readonly [op: string]: number } = { updateRunningStatistics: 64, shortcutForward: 2, shortcutBackward: 2 };
+
+/** The kernels of a program. */
+export function launchesOf(ops: readonly Op[]): Kernel[] {
+  const kernels = [prepare(ops)];
+  let together = 0;
+  for (const [i, op] of ops.entries()) {
+    together = op.op === ops[i - 1]?.op && together < (TOGETHER[op.op] ?? 1) ? together + 1 : 1;
+    const own = kernelsOf(op);
+    if (together === 1) kernels.push(...own);
+    else kernels.push({ ...own[0]!, bytes: kernels.pop()!.bytes + own[0]!.bytes });
+  }
+  return kernels;
 }
 
 /** The kernels of a training step with fixed-point streams on n images of a data set, and how many ops they belong to. */
@@ -163,7 +210,5 @@ export function stepKernels(spec: NetworkSpec, n: number, activations: Activatio
   const labels = buffers.add({ name: "labels", type: "index", elements: n, category: "data" });
   const source = { type: "dataset", images, labels, count: n, padding: 4, flip: true, scale: 1 / 255 } as const;
   const { ops } = trainingProgram(topology, buffers, { n, activations, streams: "fixed", source });
-  // Updates of running statistics that follow one another are one launch for up to 64.
-  const launched = ops.filter(({ op }, i) => op !== "updateRunningStatistics" || ops[i - 1]?.op !== op);
-  return { kernels: launched.flatMap(kernelsOf), ops: ops.length };
+  return { kernels: launchesOf(ops), ops: ops.length };
 }

@@ -32,6 +32,7 @@ Napi::Value plan(const Napi::CallbackInfo& info) {
     table.insert(table.end(), program.locals.begin(), program.locals.end());
     const Plan plan = planProgram(table, firstLocal, program.ops, *backend);
     report.categories[static_cast<size_t>(Category::Activations)] += plan.arenaBytes;
+    report.categories[static_cast<size_t>(Category::Parameters)] += plan.preparedBytes;
     report.workspace = plan.workspaceBytes;
     Napi::Object result = toJsReport(info.Env(), report);
     result.Set("live", Napi::Number::New(info.Env(), static_cast<double>(plan.liveBytes)));

@@ -24,6 +24,7 @@ struct Memory {
   std::vector<std::byte*> addresses;  // by operand id
   std::vector<ElementType> types;     // by operand id
   std::byte* workspace = nullptr;     // scratch of at least workspaceBytes(op), shared by all ops, undefined on entry
+  std::byte* prepared = nullptr;      // of preparedBytes, undefined when the program starts
 
   // Null for an absent operand.
   template <class T>
@@ -79,6 +80,8 @@ class Backend {
 
   // Scratch that one op needs while it runs.
   virtual size_t workspaceBytes(const Op& op) const = 0;
+  // Memory in which a program keeps what it makes of parameters for all of its ops, while it runs. `types`: of its operands, by id.
+  virtual size_t preparedBytes(const std::vector<Op>&, const std::vector<ElementType>& /* types */) const { return 0; }
   // `ops` and `memory` outlive the replay.
   virtual std::unique_ptr<Replay> record(const std::vector<Op>& ops, const Memory& memory) = 0;
 };

@@ -130,6 +130,7 @@ void visitHalves(V& v, const char* name, std::vector<Operand>& halves, Access ac
 // An image tensor's shape, for ops that keep it.
 struct Extent {
   int n = 0, h = 0, w = 0, c = 0;
+  bool operator==(const Extent& other) const = default;
   int64_t pixels() const { return int64_t{n} * h * w; }
   int64_t elements() const { return pixels() * c; }
   template <class V>
@@ -310,6 +311,7 @@ struct PoolShortcut {
   int k = 0;       // channels of y, k >= c, k - c even
   int stride = 0;  // h and w are multiples of it
 
+  bool operator==(const PoolShortcut& other) const = default;
   int64_t outputElements() const { return extent.pixels() / (int64_t{stride} * stride) * k; }
   template <class V>
   void visit(V& v) {

@@ -195,6 +195,9 @@ Plan planProgram(const std::vector<BufferSpec>& table, size_t firstLocal, std::v
     }
     plan.workspaceBytes = std::max(plan.workspaceBytes, alignUp(backend.workspaceBytes(op)));
   }
+  std::vector<ElementType> types;
+  for (const BufferSpec& buffer : table) types.push_back(buffer.type);
+  plan.preparedBytes = backend.preparedBytes(ops, types);
 
   std::vector<Placement> placements;
   for (size_t id = firstLocal; id < table.size(); ++id) {

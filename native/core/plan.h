@@ -19,6 +19,7 @@ struct Plan {
   size_t arenaBytes = 0;      // size of the arena: the peak of the activations alive at once, as placed
   size_t liveBytes = 0;       // the largest sum of live activations at any op: the bound that no placement can beat
   size_t workspaceBytes = 0;  // the largest scratch of any op
+  size_t preparedBytes = 0;   // what the program makes of parameters
 };
 
 // `table`: the session's buffers, then the program's own. Buffers with id >= `firstLocal` and no parent are placed in the

@@ -24,8 +24,8 @@ Session::Session(std::unique_ptr<Backend> backend, bool poison) : backend_(std::
 Session::~Session() {
   programs_.clear();
   for (void* memory : owned_) backend_->release(memory);
-  if (arena_.memory) backend_->release(arena_.memory);
-  if (workspace_.memory) backend_->release(workspace_.memory);
+  for (const Allocation& each : {arena_, workspace_, prepared_})
+    if (each.memory) backend_->release(each.memory);
 }
 
 size_t Session::addBuffer(const BufferSpec& spec) {
@@ -72,13 +72,16 @@ size_t Session::addProgram(const std::vector<BufferSpec>& locals, std::vector<Op
 MemoryReport Session::planned(size_t program) const {
   const Plan& plan = programs_.at(program)->plan;
   MemoryReport report = allocated_;
-  report.categories[static_cast<size_t>(Category::Activations)] =
-      allocated_.categories[static_cast<size_t>(Category::Activations)] - arena_.bytes + std::max(arena_.bytes, plan.arenaBytes);
+  const auto grows = [](const Allocation& allocation, size_t bytes) {
+    return std::max(allocation.bytes, bytes) - allocation.bytes;
+  };
+  report.categories[static_cast<size_t>(Category::Activations)] += grows(arena_, plan.arenaBytes);
+  report.categories[static_cast<size_t>(Category::Parameters)] += grows(prepared_, plan.preparedBytes);
   report.workspace = std::max(workspace_.bytes, plan.workspaceBytes);
   return report;
 }
 
-// Grows by replacing: nothing in the arena or the workspace outlives a run.
+// Grows by replacing: nothing in them outlives a run.
 void Session::grow(Allocation& allocation, size_t bytes, size_t& counted) {
   if (bytes <= allocation.bytes) return;
   for (auto& program : programs_) program->replay.reset();
@@ -93,6 +96,7 @@ void Session::grow(Allocation& allocation, size_t bytes, size_t& counted) {
 void Session::reserve(const Program& program) {
   grow(arena_, program.plan.arenaBytes, allocated_.categories[static_cast<size_t>(Category::Activations)]);
   grow(workspace_, program.plan.workspaceBytes, allocated_.workspace);
+  grow(prepared_, program.plan.preparedBytes, allocated_.categories[static_cast<size_t>(Category::Parameters)]);
 }
 
 void Session::bind(Program& program) {
@@ -101,6 +105,7 @@ void Session::bind(Program& program) {
   memory.addresses.assign(program.table.size(), nullptr);
   memory.types.resize(program.table.size());
   memory.workspace = static_cast<std::byte*>(workspace_.memory);
+  memory.prepared = static_cast<std::byte*>(prepared_.memory);
   for (size_t id = 0; id < program.table.size(); ++id) {
     const BufferSpec& spec = program.table[id];
     memory.types[id] = spec.type;
@@ -252,7 +257,7 @@ std::unique_ptr<PendingResults> Session::start(size_t index, const std::vector<I
   reserve(program);
   bind(program);
   if (poison_)
-    for (const Allocation& each : {arena_, workspace_})
+    for (const Allocation& each : {arena_, workspace_, prepared_})
       if (each.bytes > 0) backend_->fill(each.memory, std::byte{0xFF}, each.bytes);
   uploadAll(program, inputs);
   program.replay->run(cancelled);

@@ -67,7 +67,8 @@ class Session {
   HostArray read(size_t id) const;
   void write(size_t id, const HostArray& values);
 
-  // What has been allocated, as counted where it is allocated. The arena and the workspace are allocated by the first run.
+  // What has been allocated, as counted where it is allocated. The arena, the workspace and what is prepared, which counts as
+  // parameters, are allocated by the first run.
   MemoryReport allocated() const { return allocated_; }
   // What the session will hold once `program` has run (the arena is as large as the largest program's that ran).
   MemoryReport planned(size_t program) const;
@@ -96,7 +97,7 @@ class Session {
   std::vector<std::byte*> addresses_;  // of session buffers
   std::vector<void*> owned_;
   std::vector<std::unique_ptr<Program>> programs_;
-  Allocation arena_, workspace_;
+  Allocation arena_, workspace_, prepared_;
   MemoryReport allocated_;
 };
 

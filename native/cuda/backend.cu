@@ -2,12 +2,14 @@
 // call a step. The kernels are in the files that run.h names.
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "core/backend.h"
 #include "cuda/context.h"
 #include "cuda/devices.h"
 #include "cuda/handles.h"
+#include "cuda/prepare.cuh"
 #include "cuda/run.h"
 #include "cuda/staging.h"
 
@@ -37,13 +39,14 @@ void useDevice(int device) { check(cudaSetDevice(device), "device"); }
 
 class CudaReplay final : public Replay {
  public:
-  CudaReplay(int device, const Resources& resources, ExecutableGraph graph)
-      : device_(device), resources_(resources), graph_(std::move(graph)) {}
+  CudaReplay(int device, const Resources& resources, ExecutableGraph graph, DeviceMemory<PrepareJob> jobs)
+      : device_(device), resources_(resources), jobs_(std::move(jobs)), graph_(std::move(graph)) {}
   // A replay may end while it runs: when it is replaced, or its network is disposed of.
   ~CudaReplay() override {
     cudaSetDevice(device_);
     resources_.finish();
     graph_.reset();
+    jobs_.reset();
   }
 
   void run(const std::atomic<bool>& cancelled) override {
@@ -54,7 +57,8 @@ class CudaReplay final : public Replay {
 
  private:
   int device_;
-  const Resources& resources_;  // of the backend, which outlives its replays
+  const Resources& resources_;     // of the backend, which outlives its replays
+  DeviceMemory<PrepareJob> jobs_;  // that the graph reads
   ExecutableGraph graph_;
 };
 
@@ -79,27 +83,67 @@ ExecutableGraph capture(cudaStream_t stream, const Enqueue& enqueue) {
   return ExecutableGraph(executable);
 }
 
-void enqueue(const std::vector<Op>& ops, const Context& context) {
+// Neighbouring ops that one launch can do: what the later one writes is no memory that the earlier one touches, and what it reads
+// is none that the earlier one writes. By address: the plan gives a dead tensor's memory to the next one.
+bool overlap(const Memory& memory, Operand a, Operand b, int64_t aElements, int64_t bElements) {
+  const auto *const first = memory.at<const float>(a), *const second = memory.at<const float>(b);
+  return first < second + bElements && second < first + aElements;
+}
+
+constexpr size_t mostTogether(const UpdateRunningStatistics*) { return SIZE_MAX; }
+bool together(const UpdateRunningStatistics& a, const UpdateRunningStatistics& b, const Memory& memory) {
+  const int64_t m = 2 * int64_t{a.c}, n = 2 * int64_t{b.c};
+  return !overlap(memory, a.running, b.running, m, n) && !overlap(memory, a.running, b.statistics, m, n) &&
+         !overlap(memory, a.statistics, b.running, m, n);
+}
+bool streamsTogether(const Memory& memory, Operand x, Operand y, Operand otherX, Operand otherY, int64_t xElements,
+                     int64_t yElements) {
+  return !overlap(memory, y, otherY, yElements, yElements) && !overlap(memory, y, otherX, yElements, xElements) &&
+         !overlap(memory, x, otherY, xElements, yElements);
+}
+constexpr size_t mostTogether(const ShortcutForward*) { return 2; }
+bool together(const ShortcutForward& a, const ShortcutForward& b, const Memory& memory) {
+  return a.shortcut == b.shortcut &&
+         streamsTogether(memory, a.x, a.y, b.x, b.y, a.shortcut.extent.elements(), a.shortcut.outputElements());
+}
+constexpr size_t mostTogether(const ShortcutBackward*) { return 2; }
+bool together(const ShortcutBackward& a, const ShortcutBackward& b, const Memory& memory) {
+  return a.shortcut == b.shortcut &&
+         streamsTogether(memory, a.dy, a.dx, b.dy, b.dx, a.shortcut.outputElements(), a.shortcut.extent.elements());
+}
+
+template <class Record>
+concept Joins = requires(const Record* record) {
+  mostTogether(record);
+};
+
+// `table`: prepared.jobs() in device memory.
+void enqueue(const std::vector<Op>& ops, const Context& context, const PrepareJob* table) {
+  const PreparedProgram& prepared = context.memory.program;
+  auto next = prepared.launches().begin();
   for (size_t i = 0; i < ops.size();) {
-    std::vector<const UpdateRunningStatistics*> updates;
-    // Up to one that changes what another of them does: those have an order.
-    for (; i < ops.size() && std::holds_alternative<UpdateRunningStatistics>(ops[i]); ++i) {
-      const auto& update = std::get<UpdateRunningStatistics>(ops[i]);
-      const auto overlaps = [&](const auto* other) {
-        return other->running == update.running || other->running == update.statistics;
-      };
-      if (std::any_of(updates.begin(), updates.end(), overlaps)) break;
-      updates.push_back(&update);
-    }
-    if (!updates.empty()) {
-      cuda::run(updates, context);
-      continue;
+    if (next != prepared.launches().end() && next->op == i) {
+      prepare(context.stream, prepared.jobs().data() + next->first, next->last - next->first, table + next->first);
+      ++next;
     }
     std::visit(
         [&](const auto& op) {
-          if constexpr (!std::is_same_v<std::decay_t<decltype(op)>, UpdateRunningStatistics>) cuda::run(op, context);
+          using Record = std::decay_t<decltype(op)>;
+          if constexpr (Joins<Record>) {
+            std::vector<const Record*> all{&op};
+            for (++i; i < ops.size() && all.size() < mostTogether(&op); ++i) {
+              const auto* another = std::get_if<Record>(&ops[i]);
+              const auto fits = [&](const Record* before) { return together(*before, *another, context.memory); };
+              if (!another || !std::all_of(all.begin(), all.end(), fits)) break;
+              all.push_back(another);
+            }
+            cuda::run(std::span<const Record* const>(all), context);
+          } else {
+            cuda::run(op, context);
+            ++i;
+          }
         },
-        ops[i++]);
+        ops[i]);
   }
 }
 
@@ -156,12 +200,20 @@ class CudaBackend final : public Backend {
         op);
   }
 
+  size_t preparedBytes(const std::vector<Op>& ops, const std::vector<ElementType>& types) const override {
+    return PreparedProgram(ops, types, precision_).bytes();
+  }
+
   std::unique_ptr<Replay> record(const std::vector<Op>& ops, const Memory& memory) override {
     Resources& resources = use();
     const cudaStream_t stream = resources.stream.get();
-    const Context context{stream, memory, precision_, resources.counters.get()};
-    ExecutableGraph graph = capture(stream, [&] { enqueue(ops, context); });
-    return std::make_unique<CudaReplay>(device_, resources, std::move(graph));
+    PreparedProgram prepared(ops, memory.types, precision_);
+    prepared.place(ops, memory);
+    const ProgramMemory placed{memory, prepared};
+    DeviceMemory<PrepareJob> jobs = upload(resources, prepared.jobs());
+    const Context context{stream, placed, precision_, resources.counters.get()};
+    ExecutableGraph graph = capture(stream, [&] { enqueue(ops, context, jobs.get()); });
+    return std::make_unique<CudaReplay>(device_, resources, std::move(graph), std::move(jobs));
   }
 
  private:
@@ -170,6 +222,17 @@ class CudaBackend final : public Backend {
     useDevice(device_);
     if (!resources_) resources_.emplace();
     return *resources_;
+  }
+
+  // Null for none.
+  static DeviceMemory<PrepareJob> upload(Resources& resources, const std::vector<PrepareJob>& jobs) {
+    if (jobs.empty()) return nullptr;
+    const size_t bytes = jobs.size() * sizeof(PrepareJob);
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, bytes), "program");
+    DeviceMemory<PrepareJob> table(static_cast<PrepareJob*>(memory));
+    resources.staging.upload(memory, jobs.data(), bytes);
+    return table;
   }
 
   static Error outOfMemory(size_t bytes) {

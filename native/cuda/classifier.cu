@@ -49,6 +49,7 @@ __device__ void loadTile(const Matrix& of, int i, int k, float* tile) {
 // rowSums [a.rows], or null: of a, overwritten.
 template <int each>
 __global__ void multiply(Matrix a, Matrix b, const float* bias, float* c, float* rowSums) {
+  waitForPrevious();
   constexpr int kTile = kEdge * each, kPitch = kTile + 1;
   float* aTile = reinterpret_cast<float*>(sharedMemory());
   float* bTile = aTile + kDepth * kPitch;
@@ -167,6 +168,7 @@ __device__ inline void softmaxRow(const SoftmaxArguments& of, int row, int label
 
 // rows [2][n]: scratch for each row's loss and hit.
 __global__ void softmaxCrossEntropy(SoftmaxArguments of, ChannelPartials rows, unsigned* counter) {
+  waitForPrevious();
   auto* ofWarps = reinterpret_cast<int*>(sharedMemory());
   auto* word = reinterpret_cast<unsigned*>(ofWarps + kRows);
   const int counted = countRows(of, ofWarps);

@@ -9,10 +9,17 @@ namespace revnet::cuda {
 // The number of Context::counters.
 constexpr size_t kCounters = size_t{1} << 16;
 
+class PreparedProgram;
+
+// Where a program's operands are, and what was made of its weights and norms for all of its ops (prepare.cuh).
+struct ProgramMemory : Memory {
+  const PreparedProgram& program;
+};
+
 struct Context {
   cudaStream_t stream;
-  const Memory& memory;  // device addresses, fixed for the life of the replay
-  Precision precision;   // of the convolutions' products; nothing else depends on it
+  const ProgramMemory& memory;  // device addresses, fixed for the life of the replay
+  Precision precision;          // of the convolutions' products; nothing else depends on it
   // kCounters words of device memory, zero between kernels: whoever counts with them (atomicIncrement) counts back to zero.
   // Ops of one stream run one after the other, so they share them.
   unsigned* counters;

@@ -60,6 +60,7 @@ __device__ void copySlab(std::byte* to, const std::byte* from, int chunk) {
 
 template <class Math, int kColumns>
 __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 3 : 2) convolveKernel(const __grid_constant__ Pass pass) {
+  waitForPrevious();
   const Gather& gather = pass.gather;
   const WeightLayout& layout = pass.layout;
   const int thread = static_cast<int>(threadIdx.x), chunk = layout.chunk;
@@ -201,29 +202,12 @@ namespace {
 
 struct ForwardLayout {
   ConvolutionPlan plan;
-  Preparation preparation;
-  const std::byte* weights;
-  const ChannelNorm* norm;
   PartialSums partials;
 
-  ForwardLayout(const ConvolutionForward& op, Precision precision, const Memory* memory, Carver& carver)
-      : plan(planForward(op.convolution, precision)) {
-    weights = preparation.pack(op.weight, plan.layout, precision, memory, carver);
-    norm = preparation.norm(op.norm, op.x, op.convolution.c, memory, carver);
+  ForwardLayout(const ConvolutionForward& op, Precision precision, Carver& carver) : plan(planForward(op.convolution, precision)) {
     PartialSums::Extent extent;
     extent.cover(plan);
     partials = extent.carve(carver);
-  }
-};
-
-struct BackwardDataLayout {
-  ConvolutionPlan plan;
-  Preparation preparation;
-  const std::byte* weights;
-
-  BackwardDataLayout(const ConvolutionBackwardData& op, Precision precision, const Memory* memory, Carver& carver)
-      : plan(planBackwardData(op.convolution, precision)) {
-    weights = preparation.pack(op.weight, plan.layout, precision, memory, carver);
   }
 };
 
@@ -231,32 +215,27 @@ struct BackwardDataLayout {
 
 size_t workspaceBytes(const ConvolutionForward& op, Precision precision) {
   Carver carver(nullptr);
-  const ForwardLayout layout(op, precision, nullptr, carver);
+  const ForwardLayout layout(op, precision, carver);
   return carver.used();
 }
 void run(const ConvolutionForward& op, const Context& context) {
   Carver carver(context.memory.workspace);
-  const ForwardLayout at(op, context.precision, &context.memory, carver);
-  at.preparation.launch(context);
+  const ForwardLayout at(op, context.precision, carver);
+  const PreparedProgram& prepared = context.memory.program;
   Target target;
   target.y = streamAt(context.memory, op.y);
   target.outOfRange = context.at<int>(op.outOfRange);
-  target.statistics.statistics = context.at<float>(op.statistics);
-  convolve(context, at.plan, normSource(streamAt(context.memory, op.x), at.norm), at.weights, target, at.partials);
+  target.statistics = prepared.statisticsTarget(op.statistics, op.y);
+  convolve(context, at.plan, normSource(streamAt(context.memory, op.x), prepared.norm(op.norm, op.x)),
+           prepared.weights(op.weight, at.plan.layout), target, at.partials);
 }
 
-size_t workspaceBytes(const ConvolutionBackwardData& op, Precision precision) {
-  Carver carver(nullptr);
-  const BackwardDataLayout layout(op, precision, nullptr, carver);
-  return carver.used();
-}
 void run(const ConvolutionBackwardData& op, const Context& context) {
-  Carver carver(context.memory.workspace);
-  const BackwardDataLayout at(op, context.precision, &context.memory, carver);
-  at.preparation.launch(context);
+  const ConvolutionPlan plan = planBackwardData(op.convolution, context.precision);
   Target target;
   target.y = streamAt(context.memory, op.dx);
-  convolve(context, at.plan, plainSource(streamAt(context.memory, op.dy)), at.weights, target, {});
+  convolve(context, plan, plainSource(streamAt(context.memory, op.dy)), context.memory.program.weights(op.weight, plan.layout),
+           target, {});
 }
 
 }  // namespace revnet::cuda

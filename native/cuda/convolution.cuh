@@ -24,6 +24,7 @@ struct WeightLayout {
   constexpr int chunks() const { return ceilDiv(inputs, chunk); }
   constexpr int columnTiles() const { return ceilDiv(outputs, columns); }
   constexpr int64_t elements() const { return int64_t{columnTiles()} * chunks() * taps() * columns * chunk; }
+  bool operator==(const WeightLayout& other) const = default;
 };
 
 struct ConvolutionPlan {

@@ -28,6 +28,7 @@ constexpr int kElements = 4;  // of a thread, neighbours
 // A block works on one image; `chunks` blocks share it.
 template <bool vectors>
 __global__ void gatherBatch(GatherArguments of, int chunks) {
+  waitForPrevious();
   const int sample = static_cast<int>(blockIdx.x) / chunks, chunk = static_cast<int>(blockIdx.x) % chunks;
   const int h = of.extent.h, w = of.extent.w, c = of.extent.c;
   const int64_t elements = static_cast<int64_t>(h) * w * c;

@@ -29,6 +29,16 @@ __device__ inline std::byte* sharedMemory() {
   return reinterpret_cast<std::byte*>(revnetShared);
 }
 
+// The first thing that every kernel does. From Hopper on a kernel's blocks may start while those of the kernel before it end (see
+// launch): here they wait until it has ended, and all that it and those before it wrote is there. Then the next one may start its
+// blocks where there is room.
+__device__ inline void waitForPrevious() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+
 // ---- Barriers and exchange ------------------------------------------------------------------------------------------------
 
 __device__ inline void syncBlock() { __syncthreads(); }
@@ -145,6 +155,18 @@ namespace revnet::cuda {
 
 constexpr int kWarp = 32;
 
+// Whether blocks of the kernel may start before the kernel before it has ended: its code has to know how to wait, which code for
+// older devices does not, and captures keep such launches from CUDA 12.3 on.
+template <class... Parameters>
+bool mayStartEarly(void (*kernel)(Parameters...)) {
+  constexpr int kFirst = 12030;
+  int driver = 0;
+  cudaFuncAttributes attributes{};
+  check(cudaDriverGetVersion(&driver), "launch");
+  check(cudaFuncGetAttributes(&attributes, kernel), "launch");
+  return CUDART_VERSION >= kFirst && driver >= kFirst && attributes.ptxVersion >= 90;
+}
+
 // Enqueues a kernel. `sharedBytes` of shared memory are exactly what sharedMemory() points to. Throws on a launch that the
 // device refuses; what goes wrong while the kernel runs shows at the next synchronisation.
 template <class... Parameters, class... Arguments>
@@ -164,6 +186,11 @@ void launch(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, int t
   configuration.blockDim = dim3(static_cast<unsigned>(threads));
   configuration.dynamicSmemBytes = sharedBytes;
   configuration.stream = stream;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  configuration.attrs = &early;
+  configuration.numAttrs = mayStartEarly(kernel) ? 1 : 0;
   check(cudaLaunchKernelEx(&configuration, kernel, static_cast<Parameters>(arguments)...), "launch");
 }
 

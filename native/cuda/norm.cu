@@ -15,6 +15,7 @@ constexpr int kPixels = 4;  // of a thread, all loaded before the first is used
 // x [pixels][c]; y: overwritten; outOfRange [1]: accumulated into, or null.
 template <int width>
 __global__ void batchNormReluForward(const float* x, NormArguments norm, Halves y, Tiling tiling, int* outOfRange) {
+  waitForPrevious();
   const Place at(tiling, width);
   int left = 0;
   if (at.active) {
@@ -64,6 +65,7 @@ struct RunningUpdates {
 };
 
 __global__ void updateRunningStatistics(const __grid_constant__ RunningUpdates updates) {
+  waitForPrevious();
   const RunningUpdate& update = updates.list[blockIdx.y];
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= 2 * update.c) return;

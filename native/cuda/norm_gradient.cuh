@@ -46,6 +46,7 @@ namespace {
 template <int width, class Gradient>
 __global__ void normGradientSums(NormGradientArguments of, Gradient dy, Tiling tiling, int64_t pixelsPerBlock,
                                  ChannelPartials partials, unsigned* counters) {
+  waitForPrevious();
   const Place at(tiling, width);
   const int channels = tiling.lanes * width, begin = static_cast<int>(blockIdx.y) * channels;
   float* sums = reinterpret_cast<float*>(sharedMemory());  // [rows][2][channels]
@@ -96,6 +97,7 @@ constexpr int kPixelsApplied = 4;  // of a thread, all loaded before the first i
 
 template <int width, class Gradient>
 __global__ void normGradientApply(NormGradientArguments of, Gradient dy, Tiling tiling) {
+  waitForPrevious();
   const Place at(tiling, width);
   if (!at.active) return;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * tiling.rows * kPixelsApplied + at.row;

@@ -21,6 +21,7 @@ __device__ int64_t elementOf(int accesses, int index) {
 template <int width>
 __global__ void sgdUpdate(float* parameters, const float* gradients, float* momenta, const float* hyperparameters, int64_t elements,
                           int64_t decayed) {
+  waitForPrevious();
   const int64_t first = elementOf<width>(1, 0);
   const int64_t count = elements - first;
   if (count <= 0) return;
@@ -41,6 +42,7 @@ constexpr int kCopies = 4;  // accesses of a thread, all loaded before the first
 // y: overwritten. Bits move as floats, which changes none.
 template <int width>
 __global__ void copy(const float* x, float* y, int64_t elements) {
+  waitForPrevious();
   Vector<width> v[kCopies];
 #pragma unroll
   for (int i = 0; i < kCopies; ++i) {
@@ -77,6 +79,7 @@ __device__ inline float distance(int a, int b) {
 // y [1] overwritten; partials: [gridDim.x]
 template <class T>
 __global__ void maximumDifference(const T* a, const T* b, int64_t elements, float* partials, unsigned* counter, float* y) {
+  waitForPrevious();
   auto* ofWarps = reinterpret_cast<float*>(sharedMemory());
   auto* word = reinterpret_cast<unsigned*>(ofWarps + kThreads / kWarp);
   float largest = 0;

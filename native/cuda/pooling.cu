@@ -35,9 +35,16 @@ __device__ inline int64_t ownPixel(const Tiling& tiling, const Place& at) {
 
 // ---- Shortcut ---------------------------------------------------------------------------------------------------------------
 
-// x [n][h][w][c]; y [n][h / stride][w / stride][k] overwritten; tiling: of y.
+// The shortcuts of a block's two streams, one launch: gridDim.z of them.
+struct ShortcutStreams {
+  StreamPointer from[2], to[2];
+};
+
+// from: x [n][h][w][c]; to: y [n][h / stride][w / stride][k] overwritten; tiling: of y.
 template <int width>
-__global__ void shortcutForward(StreamPointer x, StreamPointer y, PoolShortcut shortcut, Tiling tiling) {
+__global__ void shortcutForward(const __grid_constant__ ShortcutStreams streams, PoolShortcut shortcut, Tiling tiling) {
+  waitForPrevious();
+  const StreamPointer &x = streams.from[blockIdx.z], &y = streams.to[blockIdx.z];
   const Place at(tiling, width);
   const int64_t pixel = ownPixel(tiling, at);
   if (!at.active || pixel >= tiling.pixels) return;
@@ -59,9 +66,12 @@ __global__ void shortcutForward(StreamPointer x, StreamPointer y, PoolShortcut s
   store(y, pixel * shortcut.k + at.channel, sum, left);
 }
 
-// dy [n][h / stride][w / stride][k]; dx [n][h][w][c] overwritten; tiling: of dx.
+// from: dy [n][h / stride][w / stride][k]; to: dx [n][h][w][c] overwritten; tiling: of dx.
 template <int width>
-__global__ void shortcutBackward(const float* dy, float* dx, PoolShortcut shortcut, Tiling tiling) {
+__global__ void shortcutBackward(const __grid_constant__ ShortcutStreams streams, PoolShortcut shortcut, Tiling tiling) {
+  waitForPrevious();
+  const auto* const dy = static_cast<const float*>(streams.from[blockIdx.z].data);
+  auto* const dx = static_cast<float*>(streams.to[blockIdx.z].data);
   const Place at(tiling, width);
   const int64_t pixel = ownPixel(tiling, at);
   if (!at.active || pixel >= tiling.pixels) return;
@@ -90,6 +100,7 @@ struct alignas(width) Taps {
 template <int width>
 __global__ void maxPoolForward(const float* x, NormArguments norm, Halves y, uint8_t* argmax, Extent extent, Tiling tiling,
                                int* outOfRange) {
+  waitForPrevious();
   const Place at(tiling, width);
   const int64_t pixel = ownPixel(tiling, at);
   int left = 0;
@@ -129,6 +140,7 @@ __global__ void maxPoolForward(const float* x, NormArguments norm, Halves y, uin
 // dy, argmax [n][outH][outW][c]; dx [n][h][w][c] overwritten; tiling: of dx.
 template <int width>
 __global__ void maxPoolBackward(Halves dy, const uint8_t* argmax, float* dx, Extent extent, Tiling tiling) {
+  waitForPrevious();
   const Place at(tiling, width);
   const int64_t pixel = ownPixel(tiling, at);
   if (!at.active || pixel >= tiling.pixels) return;
@@ -155,6 +167,7 @@ __global__ void maxPoolBackward(Halves dy, const uint8_t* argmax, float* dx, Ext
 // A block averages one image: x [n][area][c]; y [n][stride] from `offset` on: overwritten. tiling: of one image.
 template <int width>
 __global__ void averageForward(StreamPointer x, NormArguments norm, float* y, int stride, int offset, Tiling tiling) {
+  waitForPrevious();
   const Place at(tiling, width);
   const int channels = tiling.lanes * width, begin = static_cast<int>(blockIdx.y) * channels;
   float* sums = reinterpret_cast<float*>(sharedMemory());  // [rows][channels]
@@ -192,25 +205,47 @@ struct AverageGradient {
 
 }  // namespace
 
-void run(const ShortcutForward& op, const Context& context) {
-  const PoolShortcut& shortcut = op.shortcut;
-  const StreamPointer x = streamAt(context.memory, op.x), y = streamAt(context.memory, op.y);
-  withWidth(takesVectors(shortcut) && isAligned(x.data, y.data), [&](auto constant) {
-    constexpr int width = decltype(constant)::value;
-    const Tiling tiling(op.shortcut.outputElements() / shortcut.k, shortcut.k, width);
-    launch(context.stream, shortcutForward<width>, tiling.grid(tiling.rows), kThreads, 0, x, y, shortcut, tiling);
+namespace {
+
+// `from` and `to` of one or two ops.
+template <class Record>
+ShortcutStreams streamsOf(std::span<const Record* const> ops, const Context& context, Operand Record::*from, Operand Record::*to) {
+  ShortcutStreams streams;
+  for (size_t i = 0; i < ops.size(); ++i) {
+    streams.from[i] = streamAt(context.memory, ops[i]->*from);
+    streams.to[i] = streamAt(context.memory, ops[i]->*to);
+  }
+  return streams;
+}
+
+// `pixels`, `channels`: of what is written.
+template <class Kernels>
+void enqueueShortcuts(const Context& context, const Kernels& kernels, const PoolShortcut& shortcut, const ShortcutStreams& streams,
+                      size_t count, int64_t pixels, int channels) {
+  bool vectors = takesVectors(shortcut);
+  for (size_t i = 0; i < count; ++i) vectors = vectors && streams.from[i].aligned && streams.to[i].aligned;
+  withWidth(vectors, [&](auto constant) {
+    const Tiling tiling(pixels, channels, decltype(constant)::value);
+    dim3 grid = tiling.grid(tiling.rows);
+    grid.z = static_cast<unsigned>(count);
+    launch(context.stream, kernels(constant), grid, kThreads, 0, streams, shortcut, tiling);
   });
 }
 
-void run(const ShortcutBackward& op, const Context& context) {
-  const PoolShortcut& shortcut = op.shortcut;
-  const float* dy = context.at<const float>(op.dy);
-  float* dx = context.at<float>(op.dx);
-  withWidth(takesVectors(shortcut) && isAligned(dy, dx), [&](auto constant) {
-    constexpr int width = decltype(constant)::value;
-    const Tiling tiling(shortcut.extent.pixels(), shortcut.extent.c, width);
-    launch(context.stream, shortcutBackward<width>, tiling.grid(tiling.rows), kThreads, 0, dy, dx, shortcut, tiling);
-  });
+}  // namespace
+
+void run(std::span<const ShortcutForward* const> ops, const Context& context) {
+  const PoolShortcut& shortcut = ops[0]->shortcut;
+  const auto kernels = [](auto width) { return shortcutForward<decltype(width)::value>; };
+  enqueueShortcuts(context, kernels, shortcut, streamsOf(ops, context, &ShortcutForward::x, &ShortcutForward::y), ops.size(),
+                   shortcut.outputElements() / shortcut.k, shortcut.k);
+}
+
+void run(std::span<const ShortcutBackward* const> ops, const Context& context) {
+  const PoolShortcut& shortcut = ops[0]->shortcut;
+  const auto kernels = [](auto width) { return shortcutBackward<decltype(width)::value>; };
+  enqueueShortcuts(context, kernels, shortcut, streamsOf(ops, context, &ShortcutBackward::dy, &ShortcutBackward::dx), ops.size(),
+                   shortcut.extent.pixels(), shortcut.extent.c);
 }
 
 void run(const MaxPoolForward& op, const Context& context) {

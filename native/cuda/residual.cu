@@ -4,7 +4,7 @@
 //              tensor whose statistics are asked for makes them, and the norm that reads it next
 //   backward   for each layer, from the last: the gradient of its output is read through the norm above it; dX masks by this
 //              layer's ReLU and sums for this layer's norm as it writes; at the end dx += the gradient through the first norm
-// With L layers: forward 1 + L launches; backward 1 + 2 L + 2, and L more where F is recomputed.
+// With L layers: forward L launches; backward 2 L + 2, and L more where F is recomputed.
 //
 // addGradientKernel: 4 bytes of dz, dx and x read and 4 written an element; 256 threads a block.
 #include "cuda/convolution.cuh"
@@ -29,6 +29,7 @@ struct GradientSum {
 
 // dx += source, element by element.
 __global__ void __launch_bounds__(kThreads) addGradientKernel(const __grid_constant__ GradientSum sum) {
+  waitForPrevious();
   const int groups = ceilDiv(sum.c, 4);
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t each = static_cast<int64_t>(gridDim.x) * kThreads / groups;
@@ -55,37 +56,24 @@ __global__ void __launch_bounds__(kThreads) addGradientKernel(const __grid_const
 // A residual function made ready to run forward.
 class ForwardFunction {
  public:
-  // What is known before the op starts; the rest is made by the passes that write what the norms read.
-  struct Known {
-    bool firstNorm, innerNorms;
-  };
-
-  ForwardFunction(const ResidualFunction& function, Operand x, const Hidden& hidden, Known known, bool packed, Precision precision,
-                  const Memory* memory, Carver& carver, Preparation& preparation)
+  ForwardFunction(const ResidualFunction& function, Operand x, const Hidden& hidden, Precision precision)
       : function_(function), x_(x), hidden_(hidden) {
-    for (size_t i = 0; i < depth(); ++i) {
-      const ResidualFunction::Layer& layer = function.layers[i];
-      const ConvolutionPlan plan = planForward(layer.convolution, precision);
-      const std::byte* weights = packed ? preparation.pack(layer.weight, plan.layout, precision, memory, carver) : nullptr;
-      ChannelNorm* norm =
-          preparation.norm(layer.norm, input(i), layer.convolution.c, memory, carver, i == 0 ? known.firstNorm : known.innerNorms);
-      layers_.push_back({plan, weights, norm});
-    }
+    for (const auto& layer : function.layers) plans_.push_back(planForward(layer.convolution, precision));
   }
 
   size_t depth() const { return function_.layers.size(); }
   Operand input(size_t i) const { return i == 0 ? x_ : hidden_.empty() ? Operand{} : hidden_[i - 1]; }
   const ResidualFunction::Layer& layer(size_t i) const { return function_.layers[i]; }
-  ChannelNorm* norm(size_t i) const { return layers_[i].norm; }
+  ChannelNorm* norm(size_t i, const ProgramMemory& memory) const { return memory.program.norm(layer(i).norm, input(i)); }
   void cover(PartialSums::Extent& extent) const {
-    for (const Layer& layer : layers_) extent.cover(layer.plan);
+    for (const ConvolutionPlan& plan : plans_) extent.cover(plan);
   }
-  Source source(size_t i, const Memory& memory) const { return normSource(streamAt(memory, input(i)), norm(i)); }
+  Source source(size_t i, const ProgramMemory& memory) const { return normSource(streamAt(memory, input(i)), norm(i, memory)); }
 
   // What a pass has to make for the norm of layer i, whose input it writes.
-  StatisticsTarget statisticsFor(size_t i, Operand statistics, const Memory& memory) const {
+  StatisticsTarget statisticsFor(size_t i, Operand statistics, const ProgramMemory& memory) const {
     const Norm& norm = layer(i).norm;
-    return {memory.at<float>(statistics), normArguments(norm, memory, layer(i).convolution.c), this->norm(i)};
+    return {memory.at<float>(statistics), normArguments(norm, memory, layer(i).convolution.c), this->norm(i, memory)};
   }
 
   // target.y = target.base + sign * q(F(x))
@@ -97,20 +85,16 @@ class ForwardFunction {
         to.y = streamAt(context.memory, hidden_[i]);
         if (computeStatistics) to.statistics = statisticsFor(i + 1, layer(i + 1).norm.statistics, context.memory);
       }
-      convolve(context, layers_[i].plan, source(i, context.memory), layers_[i].weights, to, partials);
+      convolve(context, plans_[i], source(i, context.memory), context.memory.program.weights(layer(i).weight, plans_[i].layout), to,
+               partials);
     }
   }
 
  private:
-  struct Layer {
-    ConvolutionPlan plan;
-    const std::byte* weights;
-    ChannelNorm* norm;
-  };
   const ResidualFunction& function_;
   Operand x_;
   const Hidden& hidden_;
-  std::vector<Layer> layers_;
+  std::vector<ConvolutionPlan> plans_;
 };
 
 // y = base + sign * q(...)
@@ -124,12 +108,11 @@ Target sumTarget(const Memory& memory, Operand base, Operand y, int sign, Operan
 }
 
 struct ResidualForwardLayout {
-  Preparation preparation;
   ForwardFunction function;
   PartialSums partials;
 
-  ResidualForwardLayout(const ResidualForward& op, Precision precision, const Memory* memory, Carver& carver)
-      : function(op.function, op.x, op.hidden, {true, !op.computeStatistics}, true, precision, memory, carver, preparation) {
+  ResidualForwardLayout(const ResidualForward& op, Precision precision, Carver& carver)
+      : function(op.function, op.x, op.hidden, precision) {
     PartialSums::Extent extent;
     function.cover(extent);
     partials = extent.carve(carver);
@@ -138,14 +121,12 @@ struct ResidualForwardLayout {
 
 // F and G of a reversible block. G's first norm reads what F's last pass writes.
 struct ReversibleLayout {
-  Preparation preparation;
   ForwardFunction f, g;
   PartialSums partials;
 
   template <class Record>
-  ReversibleLayout(const Record& op, bool computeStatistics, Precision precision, const Memory* memory, Carver& carver)
-      : f(op.f, op.stream2, op.hidden, {true, !computeStatistics}, true, precision, memory, carver, preparation),
-        g(op.g, op.stream1, op.hidden, {!computeStatistics, !computeStatistics}, true, precision, memory, carver, preparation) {
+  ReversibleLayout(const Record& op, Precision precision, Carver& carver)
+      : f(op.f, op.stream2, op.hidden, precision), g(op.g, op.stream1, op.hidden, precision) {
     PartialSums::Extent extent;
     f.cover(extent);
     g.cover(extent);
@@ -181,17 +162,12 @@ struct BackwardScratch {
 
 class BackwardFunction {
  public:
-  // `recompute`: the hidden tensors are made again; otherwise they are as the forward pass left them.
   BackwardFunction(const ResidualFunction& function, const ResidualGradient& gradient, Operand x, const Hidden& hidden,
-                   bool recompute, Precision precision, const Memory* memory, Carver& carver, Preparation& preparation)
-      : forward_(function, x, hidden, {true, true}, recompute, precision, memory, carver, preparation),
-        gradient_(gradient),
-        hidden_(hidden) {
-    for (const auto& layer : function.layers) {
-      const ConvolutionPlan data = planBackwardData(layer.convolution, precision);
-      layers_.push_back({data, preparation.pack(layer.weight, data.layout, precision, memory, carver),
-                         planBackwardWeights(layer.convolution, precision), NormGradientVectors(layer.convolution.c, carver)});
-    }
+                   Precision precision, Carver& carver)
+      : forward_(function, x, hidden, precision), gradient_(gradient) {
+    for (const auto& layer : function.layers)
+      layers_.push_back({planBackwardData(layer.convolution, precision), planBackwardWeights(layer.convolution, precision),
+                         NormGradientVectors(layer.convolution.c, carver)});
   }
 
   // stream -= q(F(x)), and the hidden tensors.
@@ -201,7 +177,7 @@ class BackwardFunction {
 
   // dx += (dF/dx)^T dy, and the gradients of the parameters.
   void run(const Context& context, const BackwardScratch& scratch, Operand dyOperand, Operand dxOperand) const {
-    const Memory& memory = context.memory;
+    const ProgramMemory& memory = context.memory;
     Source dy = plainSource(streamAt(memory, dyOperand));
     PendingSum pending[kMaxPendingSums];
     float* partials = scratch.weightPartials;
@@ -221,13 +197,13 @@ class BackwardFunction {
       if (record.norm) {
         target.writing = Writing::Mask;
         target.x = streamAt(memory, forward_.input(i));
-        target.norm = forward_.norm(i);
+        target.norm = forward_.norm(i, memory);
         target.normArguments = normArguments(record.norm, memory, record.convolution.c);
         target.gammaGradient = context.at<float>(gradients.norm.gamma);
         target.betaGradient = context.at<float>(gradients.norm.beta);
         target.vectors = layer.vectors;
       }
-      convolve(context, layer.data, dy, layer.weights, target, scratch.partials);
+      convolve(context, layer.data, dy, memory.program.weights(record.weight, layer.data.layout), target, scratch.partials);
       dy = record.norm ? normGradientSource(dz, streamAt(memory, forward_.input(i)), layer.vectors) : plainSource(target.y);
     }
     sumPartials(context, pending, static_cast<int>(forward_.depth()));
@@ -242,36 +218,32 @@ class BackwardFunction {
  private:
   struct Layer {
     ConvolutionPlan data;
-    const std::byte* weights;
     WeightsGradientPlan weightsGradient;
     NormGradientVectors vectors;
   };
   ForwardFunction forward_;
   const ResidualGradient& gradient_;
-  const Hidden& hidden_;
   std::vector<Layer> layers_;
 };
 
 struct ResidualBackwardLayout {
-  Preparation preparation;
   BackwardFunction function;
   BackwardScratch scratch;
 
-  ResidualBackwardLayout(const ResidualBackward& op, Precision precision, const Memory* memory, Carver& carver)
-      : function(op.function, op.gradient, op.x, op.hidden, false, precision, memory, carver, preparation) {
+  ResidualBackwardLayout(const ResidualBackward& op, Precision precision, Carver& carver)
+      : function(op.function, op.gradient, op.x, op.hidden, precision, carver) {
     scratch.cover(op.function, precision);
     scratch.carve(carver);
   }
 };
 
 struct ReversibleBackwardLayout {
-  Preparation preparation;
   BackwardFunction f, g;
   BackwardScratch scratch;
 
-  ReversibleBackwardLayout(const ReversibleBackward& op, Precision precision, const Memory* memory, Carver& carver)
-      : f(op.f, op.fGradient, op.stream2, op.hidden, true, precision, memory, carver, preparation),
-        g(op.g, op.gGradient, op.stream1, op.hidden, true, precision, memory, carver, preparation) {
+  ReversibleBackwardLayout(const ReversibleBackward& op, Precision precision, Carver& carver)
+      : f(op.f, op.fGradient, op.stream2, op.hidden, precision, carver),
+        g(op.g, op.gGradient, op.stream1, op.hidden, precision, carver) {
     scratch.cover(op.f, precision);
     scratch.cover(op.g, precision);
     scratch.carve(carver);
@@ -284,45 +256,42 @@ struct ReversibleBackwardLayout {
 
 size_t workspaceBytes(const ResidualForward& op, Precision precision) {
   Carver carver(nullptr);
-  const ResidualForwardLayout layout(op, precision, nullptr, carver);
+  const ResidualForwardLayout layout(op, precision, carver);
   return carver.used();
 }
 void run(const ResidualForward& op, const Context& context) {
   Carver carver(context.memory.workspace);
-  const ResidualForwardLayout at(op, context.precision, &context.memory, carver);
-  at.preparation.launch(context);
+  const ResidualForwardLayout at(op, context.precision, carver);
   Target target = sumTarget(context.memory, op.base, op.y, 1, op.outOfRange);
-  target.statistics.statistics = context.at<float>(op.statistics);
+  target.statistics = context.memory.program.statisticsTarget(op.statistics, op.y);
   at.function.run(context, at.partials, op.computeStatistics, target);
 }
 
 size_t workspaceBytes(const ResidualBackward& op, Precision precision) {
   Carver carver(nullptr);
-  const ResidualBackwardLayout layout(op, precision, nullptr, carver);
+  const ResidualBackwardLayout layout(op, precision, carver);
   return carver.used();
 }
 void run(const ResidualBackward& op, const Context& context) {
   Carver carver(context.memory.workspace);
-  const ResidualBackwardLayout at(op, context.precision, &context.memory, carver);
-  at.preparation.launch(context);
+  const ResidualBackwardLayout at(op, context.precision, carver);
   at.function.run(context, at.scratch, op.dy, op.dx);
 }
 
 size_t workspaceBytes(const ReversibleForward& op, Precision precision) {
   Carver carver(nullptr);
-  const ReversibleLayout layout(op, op.computeStatistics, precision, nullptr, carver);
+  const ReversibleLayout layout(op, precision, carver);
   return carver.used();
 }
 // y1 = x1 + q(F(x2));  y2 = x2 + q(G(y1))
 void run(const ReversibleForward& op, const Context& context) {
   Carver carver(context.memory.workspace);
-  const ReversibleLayout at(op, op.computeStatistics, context.precision, &context.memory, carver);
-  at.preparation.launch(context);
+  const ReversibleLayout at(op, context.precision, carver);
   Target y1 = sumTarget(context.memory, op.stream1, op.stream1, 1, op.outOfRange);
   Target y2 = sumTarget(context.memory, op.stream2, op.stream2, 1, op.outOfRange);
   if (op.computeStatistics) {
     y1.statistics = at.g.statisticsFor(0, op.statistics1, context.memory);
-    y2.statistics.statistics = context.at<float>(op.statistics2);
+    y2.statistics = context.memory.program.statisticsTarget(op.statistics2, op.stream2);
   }
   at.f.run(context, at.partials, op.computeStatistics, y1);
   at.g.run(context, at.partials, op.computeStatistics, y2);
@@ -330,28 +299,26 @@ void run(const ReversibleForward& op, const Context& context) {
 
 size_t workspaceBytes(const ReversibleInverse& op, Precision precision) {
   Carver carver(nullptr);
-  const ReversibleLayout layout(op, false, precision, nullptr, carver);
+  const ReversibleLayout layout(op, precision, carver);
   return carver.used();
 }
 // x2 = y2 - q(G(y1));  x1 = y1 - q(F(x2))
 void run(const ReversibleInverse& op, const Context& context) {
   Carver carver(context.memory.workspace);
-  const ReversibleLayout at(op, false, context.precision, &context.memory, carver);
-  at.preparation.launch(context);
+  const ReversibleLayout at(op, context.precision, carver);
   at.g.run(context, at.partials, false, sumTarget(context.memory, op.stream2, op.stream2, -1));
   at.f.run(context, at.partials, false, sumTarget(context.memory, op.stream1, op.stream1, -1));
 }
 
 size_t workspaceBytes(const ReversibleBackward& op, Precision precision) {
   Carver carver(nullptr);
-  const ReversibleBackwardLayout layout(op, precision, nullptr, carver);
+  const ReversibleBackwardLayout layout(op, precision, carver);
   return carver.used();
 }
 // Algorithm 1: x2 = y2 - q(G(y1)), dy1 += (dG/dy1)^T dy2;  x1 = y1 - q(F(x2)), dx2 = dy2 + (dF/dx2)^T dy1;  dx1 = dy1.
 void run(const ReversibleBackward& op, const Context& context) {
   Carver carver(context.memory.workspace);
-  const ReversibleBackwardLayout at(op, context.precision, &context.memory, carver);
-  at.preparation.launch(context);
+  const ReversibleBackwardLayout at(op, context.precision, carver);
   at.g.reconstruct(context, at.scratch, op.stream2);
   at.g.run(context, at.scratch, op.gradient2, op.gradient1);
   at.f.reconstruct(context, at.scratch, op.stream1);

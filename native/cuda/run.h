@@ -22,8 +22,9 @@ void run(const BatchNormReluBackward& op, const Context& context);
 // Any number of them: none reads what another writes.
 void run(std::span<const UpdateRunningStatistics* const> ops, const Context& context);
 // pooling.cu
-void run(const ShortcutForward& op, const Context& context);
-void run(const ShortcutBackward& op, const Context& context);
+// One, or two of one shape: neither reads what the other writes.
+void run(std::span<const ShortcutForward* const> ops, const Context& context);
+void run(std::span<const ShortcutBackward* const> ops, const Context& context);
 void run(const MaxPoolForward& op, const Context& context);
 void run(const MaxPoolBackward& op, const Context& context);
 void run(const GlobalAveragePoolForward& op, const Context& context);
@@ -45,7 +46,6 @@ void run(const MaximumDifference& op, const Context& context);
 
 // Those that need scratch.
 size_t workspaceBytes(const ConvolutionForward& op, Precision precision);
-size_t workspaceBytes(const ConvolutionBackwardData& op, Precision precision);
 size_t workspaceBytes(const ConvolutionBackwardWeights& op, Precision precision);
 size_t workspaceBytes(const BatchNormReluBackward& op, Precision precision);
 size_t workspaceBytes(const GlobalAveragePoolBackward& op, Precision precision);

@@ -62,6 +62,7 @@ __device__ void fillGradient(std::byte* to, int pitch, const Pass& pass, const T
 
 template <class Math, int kItemColumns>
 __global__ void __launch_bounds__(kThreads, 1) weightsGradientKernel(const __grid_constant__ Pass pass) {
+  waitForPrevious();
   const Gather& gather = pass.gather;
   const Convolution& conv = pass.convolution;
   const Axis &rows = gather.rows[0], &columns = gather.columns[0];
@@ -123,6 +124,7 @@ __global__ void __launch_bounds__(kThreads, 1) weightsGradientKernel(const __gri
 }
 
 __global__ void __launch_bounds__(kSumThreads) sumPartialsKernel(const __grid_constant__ Sums sums) {
+  waitForPrevious();
   const PendingSum& sum = sums.list[blockIdx.y];
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < sum.elements;
        i += static_cast<int64_t>(gridDim.x) * kSumThreads) {
@@ -205,29 +207,24 @@ namespace {
 
 struct BackwardWeightsLayout {
   WeightsGradientPlan plan;
-  Preparation preparation;
-  const ChannelNorm* norm;
   float* partials;
 
-  BackwardWeightsLayout(const ConvolutionBackwardWeights& op, Precision precision, const Memory* memory, Carver& carver)
-      : plan(planBackwardWeights(op.convolution, precision)),
-        norm(preparation.norm(op.norm, op.x, op.convolution.c, memory, carver)),
-        partials(carver.take<float>(plan.partialFloats())) {}
+  BackwardWeightsLayout(const ConvolutionBackwardWeights& op, Precision precision, Carver& carver)
+      : plan(planBackwardWeights(op.convolution, precision)), partials(carver.take<float>(plan.partialFloats())) {}
 };
 
 }  // namespace
 
 size_t workspaceBytes(const ConvolutionBackwardWeights& op, Precision precision) {
   Carver carver(nullptr);
-  const BackwardWeightsLayout layout(op, precision, nullptr, carver);
+  const BackwardWeightsLayout layout(op, precision, carver);
   return carver.used();
 }
 void run(const ConvolutionBackwardWeights& op, const Context& context) {
   Carver carver(context.memory.workspace);
-  const BackwardWeightsLayout at(op, context.precision, &context.memory, carver);
-  at.preparation.launch(context);
+  const BackwardWeightsLayout at(op, context.precision, carver);
   auto* const gradient = context.at<float>(op.weightGradient);
-  convolveBackwardWeights(context, at.plan, normSource(streamAt(context.memory, op.x), at.norm),
+  convolveBackwardWeights(context, at.plan, normSource(streamAt(context.memory, op.x), context.memory.program.norm(op.norm, op.x)),
                           plainSource(streamAt(context.memory, op.dy)), gradient, at.partials);
   const PendingSum sum{at.partials, gradient, at.plan.splits, at.plan.elements()};
   sumPartials(context, &sum, 1);

@@ -48,13 +48,15 @@ struct Warp {
   LaneOperands lanes[32];
 };
 
-// The block that runs.
+// A block that runs, or one that was started early and waits for the kernel before it.
 struct Block {
   FiberPool fibers{kStackBytes};
   Fiber host;
-  const Launch* launch = nullptr;
+  std::shared_ptr<const Launch> launch;  // null: none
+  uint64_t number = 0;                   // in the grid
+  bool early = false;                    // waitForPrevious waits
   Random* random = nullptr;
-  std::byte* shared = nullptr;
+  std::unique_ptr<GuardedMemory> shared;
 
   std::vector<Thread> threads;
   std::vector<Warp> warps;
@@ -67,11 +69,13 @@ struct Block {
   std::string error;
 };
 
-// Made once; its stacks serve every block.
-Block& block() {
-  static Block only;
-  return only;
-}
+// Made once; their stacks serve every block. The ordinary blocks of a launch are the first, one after the other; an early one of
+// the launch that runs, and one of the launch after it, are the others.
+Block blocks[3];
+Block* current = &blocks[0];
+Block& block() { return *current; }
+
+const char* const kWaitForPrevious = "waitForPrevious";
 
 uint64_t draw(Block& b, uint64_t below) { return b.random->below(below); }
 
@@ -208,13 +212,23 @@ std::string describeDeadlock(const Block& b) {
 
 // ---- Blocks ---------------------------------------------------------------------------------------------------------------
 
-void runBlock(Block& b, const Launch& launch, GuardedMemory& shared) {
-  b.host = {};  // whichever thread of the process synchronises
-  shared.poison();
-  b.shared = shared.data();
+// Makes the block the one that kernels see.
+void enter(Block& b) {
+  const Launch& launch = *b.launch;
+  const uint64_t width = launch.grid.x, height = launch.grid.y;
+  current = &b;
   currentBlockDim = dim3(static_cast<unsigned>(launch.threads));
   currentGridDim = launch.grid;
+  currentBlock = {static_cast<unsigned>(b.number % width), static_cast<unsigned>(b.number / width % height),
+                  static_cast<unsigned>(b.number / (width * height))};
   currentThread = {0, 0, 0};
+}
+
+void startBlock(Block& b, uint64_t number) {
+  const Launch& launch = *b.launch;
+  b.number = number;
+  b.error.clear();
+  b.shared->poison();
   const size_t count = static_cast<size_t>(launch.threads);
   b.threads.resize(count);
   b.warps.resize((count + 31) / 32);
@@ -235,15 +249,65 @@ void runBlock(Block& b, const Launch& launch, GuardedMemory& shared) {
   b.latestFirst = draw(b, 2) == 0;
   b.ready.clear();
   makeReady(b, all.data(), count);
+}
 
+// Until no thread is ready.
+void goOn(Block& b) {
+  b.host = {};  // whichever thread of the process synchronises
+  enter(b);
   b.running = takeNext(b);
+  if (!b.running) return;
   currentThread.x = b.running->index;
   switchFibers(b.host, *b.running->fiber);
+}
+
+// What went wrong in a block that goes no further.
+void checkEnd(Block& b) {
+  const Launch& launch = *b.launch;
   if (!b.error.empty()) return;
   if (b.live > 0)
     b.error = describePlace(launch, true) + ": " + describeDeadlock(b);
-  else if (!shared.intact())
+  else if (!b.shared->intact())
     b.error = describePlace(launch, true) + ": wrote past its " + std::to_string(launch.sharedBytes) + " bytes of shared memory";
+}
+
+void prepareBlock(Block& b, std::shared_ptr<const Launch> launch, Random& random) {
+  b.shared = std::make_unique<GuardedMemory>(launch->sharedBytes, 128);
+  b.launch = std::move(launch);
+  b.random = &random;
+}
+
+uint64_t countBlocks(const Launch& launch) { return uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z; }
+
+// One block of the launch, as far as it comes before the launch before it has run.
+void startEarly(const std::shared_ptr<const Launch>& launch, Random& random) {
+  for (Block& b : blocks) {
+    if (&b == &blocks[0] || b.launch) continue;
+    prepareBlock(b, launch, random);
+    b.early = true;
+    startBlock(b, random.below(countBlocks(*launch)));
+    goOn(b);
+    b.early = false;
+    return;
+  }
+}
+
+// The block of the launch that was started early; null: none was.
+Block* findEarly(const std::shared_ptr<const Launch>& launch) {
+  for (Block& b : blocks)
+    if (&b != &blocks[0] && b.launch == launch) return &b;
+  return nullptr;
+}
+
+// To its end.
+void finishEarly(Block& b) {
+  std::vector<Thread*> waiting;
+  for (Thread& thread : b.threads)
+    if (!thread.ended && thread.waitsFor == kWaitForPrevious) waiting.push_back(&thread);
+  makeReady(b, waiting.data(), waiting.size());
+  if (b.error.empty()) goOn(b);
+  enter(b);
+  checkEnd(b);
 }
 
 }  // namespace
@@ -255,28 +319,44 @@ void fault(const std::string& what, const Where& where) {
   throw Faulted();
 }
 
-std::string runLaunch(const Launch& launch, Random& random) {
-  Block& b = block();
-  b.launch = &launch;
-  b.random = &random;
-  b.error.clear();
-  GuardedMemory shared(launch.sharedBytes, 128);
-  const uint64_t width = launch.grid.x, height = launch.grid.y, blocks = width * height * launch.grid.z;
-  std::vector<uint64_t> order(blocks);
-  for (uint64_t i = 0; i < blocks; ++i) {
+std::string runLaunch(const std::shared_ptr<const Launch>& launch, const std::shared_ptr<const Launch>& next, Random& random) {
+  Block* const early = findEarly(launch);
+  if (next && next->early) startEarly(next, random);
+  Block& ordinary = blocks[0];
+  prepareBlock(ordinary, launch, random);
+  std::vector<uint64_t> order(countBlocks(*launch));
+  for (uint64_t i = 0; i < order.size(); ++i) {
     order[i] = i;
-    std::swap(order[i], order[draw(b, i + 1)]);
+    std::swap(order[i], order[random.below(i + 1)]);
   }
+  std::string error;
   for (const uint64_t i : order) {
-    currentBlock = {static_cast<unsigned>(i % width), static_cast<unsigned>(i / width % height),
-                    static_cast<unsigned>(i / (width * height))};
-    runBlock(b, launch, shared);
-    if (!b.error.empty()) break;
+    Block& b = early && early->number == i ? *early : ordinary;
+    if (&b == early) {
+      finishEarly(b);
+    } else {
+      startBlock(b, i);
+      goOn(b);
+      checkEnd(b);
+    }
+    error = b.error;
+    if (!error.empty()) break;
   }
-  return b.error;
+  ordinary.launch = nullptr;
+  if (early) early->launch = nullptr;
+  return error;
 }
 
-std::byte* sharedMemoryOfBlock() { return block().shared; }
+void forgetEarly() {
+  for (Block& b : blocks) b.launch = nullptr;
+}
+
+std::byte* sharedMemoryOfBlock() { return block().shared->data(); }
+
+void waitForPrevious(const Where& where) {
+  Block& b = block();
+  if (b.early) waitFor(b, kWaitForPrevious, where);
+}
 
 void blockBarrier(const Where& where) {
   Block& b = block();
@@ -317,9 +397,9 @@ void warpCollective(const char* name, Evaluate evaluate, const LaneOperands& ope
 void checkShared(const void* address, size_t bytes, const char* name, const Where& where) {
   const Block& b = block();
   const std::byte* at = static_cast<const std::byte*>(address);
-  if (at < b.shared || at + bytes > b.shared + b.launch->sharedBytes)
-    fault(std::string(name) + " at an address outside the block's shared memory (" + std::to_string(at - b.shared) + " of " +
-              std::to_string(b.launch->sharedBytes) + " bytes)",
+  if (at < b.shared->data() || at + bytes > b.shared->data() + b.launch->sharedBytes)
+    fault(std::string(name) + " at an address outside the block's shared memory (" + std::to_string(at - b.shared->data()) +
+              " of " + std::to_string(b.launch->sharedBytes) + " bytes)",
           where);
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0) fault(std::string(name) + " at a misaligned shared address", where);
 }

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <source_location>
 #include <string>
 
@@ -39,13 +40,17 @@ struct Launch {
   dim3 grid;
   int threads;
   size_t sharedBytes;
+  bool early;  // it may start before the launch before it in its stream has ended
 };
 
 // What fresh memory holds: every float is a NaN, every integer -1.
 constexpr unsigned char kPoison = 0xFF;
 
-// Runs all blocks of a launch, in random order. Returns what went wrong, with the kernel, block and thread; empty: nothing.
-std::string runLaunch(const Launch& launch, Random& random);
+// Runs all blocks of a launch, in random order. Returns what went wrong, with the kernel, block and thread; empty: nothing. `next`:
+// the launch that follows in the stream, or null. Where it may start early, a block of it runs first, as far as its wait.
+std::string runLaunch(const std::shared_ptr<const Launch>& launch, const std::shared_ptr<const Launch>& next, Random& random);
+// Drops what was started early: nothing will follow.
+void forgetEarly();
 
 // ---- For the threads of the running block --------------------------------------------------------------------------------
 
@@ -57,6 +62,8 @@ std::byte* sharedMemoryOfBlock();
 [[noreturn]] void fault(const std::string& what, const Where& where);
 
 void blockBarrier(const Where& where);
+// In a block that was started early: until the launch before has ended.
+void waitForPrevious(const Where& where);
 
 // What a lane brings to a collective of its warp, and where it wants the result. The 32nd lane to arrive evaluates it for all.
 struct LaneOperands {

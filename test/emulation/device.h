@@ -28,12 +28,18 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* configuration, void (*k
   launch.grid = configuration->gridDim;
   launch.threads = static_cast<int>(configuration->blockDim.x);
   launch.sharedBytes = configuration->dynamicSmemBytes;
+  launch.early = false;
+  for (unsigned i = 0; i < configuration->numAttrs; ++i)
+    if (configuration->attrs[i].id == cudaLaunchAttributeProgrammaticStreamSerialization)
+      launch.early = configuration->attrs[i].val.programmaticStreamSerializationAllowed != 0;
   return revnet::emulation::enqueueLaunch(configuration->stream, std::move(launch));
 }
 
 namespace revnet::cuda {
 
 inline std::byte* sharedMemory() { return emulation::sharedMemoryOfBlock(); }
+
+inline void waitForPrevious(const emulation::Where& where = emulation::Where::current()) { emulation::waitForPrevious(where); }
 
 // ---- Barriers and exchange ------------------------------------------------------------------------------------------------
 

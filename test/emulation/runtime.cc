@@ -42,6 +42,7 @@ Configuration Configuration::ofEnvironment() {
 void Runtime::restart(const Configuration& configuration) {
   const std::lock_guard guard(lock);
   for (CUstream_st* stream : streams) stream->pending.clear();
+  forgetEarly();
   devices.clear();
   pinned.clear();
   sharedBytes.clear();

@@ -18,8 +18,14 @@ namespace revnet::emulation {
 // Of a block. A device of compute capability 9.0 has more; this is all that 8.6, 8.9 and 12.0 have.
 constexpr size_t kMaxSharedBytes = 99 << 10;
 
-struct Work {
+// Something that a stream or a graph does: a launch, or anything else.
+struct Node {
   std::function<void()> run;
+  std::shared_ptr<const Launch> launch;
+};
+
+struct Work {
+  Node node;
   uint64_t number = 0;  // in the order in which the process enqueued
 };
 
@@ -45,11 +51,11 @@ struct CUevent_st {
 };
 
 struct CUgraph_st {
-  std::vector<std::function<void()>> nodes;
+  std::vector<revnet::emulation::Node> nodes;
 };
 
 struct CUgraphExec_st {
-  std::shared_ptr<const std::vector<std::function<void()>>> nodes;
+  std::shared_ptr<const std::vector<revnet::emulation::Node>> nodes;
 };
 
 namespace revnet::emulation {
@@ -60,7 +66,7 @@ struct Capture {
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
   bool valid = true;
   std::set<CUstream_st*> unjoined;  // other streams that have captured work which the origin does not wait for
-  std::vector<std::function<void()>> nodes;
+  std::vector<revnet::emulation::Node> nodes;
 };
 
 struct Device {
@@ -112,7 +118,12 @@ class Runtime {
   void runAll();
   // One thing that is ready to run, of any stream.
   void runOne();
-  cudaError_t enqueue(cudaStream_t stream, std::function<void()> run, uint64_t* number = nullptr);
+  cudaError_t enqueue(cudaStream_t stream, Node node, uint64_t* number = nullptr);
+  cudaError_t enqueue(cudaStream_t stream, std::function<void()> run, uint64_t* number = nullptr) {
+    return enqueue(stream, Node{std::move(run), nullptr}, number);
+  }
+  // `next`: what follows in the stream or graph, or null.
+  void runNode(const Node& node, const Node* next);
   // The stream that the handle stands for; null if there is none.
   CUstream_st* find(cudaStream_t stream);
 

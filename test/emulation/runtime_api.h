@@ -93,10 +93,23 @@ using cudaGraph_t = struct CUgraph_st*;
 using cudaGraphExec_t = struct CUgraphExec_st*;
 using cudaHostFn_t = void (*)(void*);
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+union cudaLaunchAttributeValue {
+  int programmaticStreamSerializationAllowed;
+};
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  cudaLaunchAttributeValue val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+struct cudaFuncAttributes {
+  int ptxVersion, binaryVersion;
 };
 
 // Errors
@@ -177,6 +190,11 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 
 // Kernels
 cudaError_t revnetSetFunctionAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t revnetGetFunctionAttributes(cudaFuncAttributes* attributes, const void* kernel);
+template <class... Parameters>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*kernel)(Parameters...)) {
+  return revnetGetFunctionAttributes(attributes, reinterpret_cast<const void*>(kernel));
+}
 template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute, int value) {
   return revnetSetFunctionAttribute(reinterpret_cast<const void*>(kernel), attribute, value);

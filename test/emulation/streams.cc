@@ -14,19 +14,19 @@ CUstream_st* Runtime::find(cudaStream_t stream) {
   return streams.contains(stream) ? stream : nullptr;
 }
 
-cudaError_t Runtime::enqueue(cudaStream_t handle, std::function<void()> run, uint64_t* number) {
+cudaError_t Runtime::enqueue(cudaStream_t handle, Node node, uint64_t* number) {
   CUstream_st* stream = find(handle);
   if (!stream) return report(cudaErrorInvalidResourceHandle);
   if (stream->capture) {
     if (!stream->capture->valid) return report(cudaErrorStreamCaptureInvalidated);
-    stream->capture->nodes.push_back(std::move(run));
+    stream->capture->nodes.push_back(std::move(node));
     if (stream != stream->capture->origin) stream->capture->unjoined.insert(stream);
     return cudaSuccess;
   }
   if (!handle)
     for (CUstream_st* other : streams)
       if (other->capture && other->blocking) return report(cudaErrorStreamCaptureImplicit);
-  stream->pending.push_back({std::move(run), ++numbers});
+  stream->pending.push_back({std::move(node), ++numbers});
   if (number) *number = numbers;
   return cudaSuccess;
 }
@@ -41,7 +41,15 @@ void Runtime::runFront(CUstream_st& stream) {
   } else if (stream.blocking) {
     runStream(legacy, work.number);
   }
-  if (fault.empty()) work.run();
+  if (fault.empty()) runNode(work.node, stream.pending.empty() ? nullptr : &stream.pending.front().node);
+}
+
+void Runtime::runNode(const Node& node, const Node* next) {
+  if (!node.launch) return node.run();
+  const std::string error = runLaunch(node.launch, next ? next->launch : nullptr, random);
+  if (error.empty()) return;
+  setFault(error);
+  forgetEarly();
 }
 
 void Runtime::runStream(CUstream_st& stream, uint64_t upTo) {
@@ -94,10 +102,7 @@ cudaError_t enqueueLaunch(cudaStream_t stream, Launch launch) {
   const auto asked = runtime().sharedBytes.find(launch.kernel);
   if (launch.sharedBytes > (asked == runtime().sharedBytes.end() ? kSharedByDefault : asked->second))
     return report(cudaErrorInvalidValue);
-  return runtime().enqueue(stream, [launch = std::move(launch)] {
-    const std::string error = runLaunch(launch, runtime().random);
-    if (!error.empty()) runtime().setFault(error);
-  });
+  return runtime().enqueue(stream, Node{nullptr, std::make_shared<const Launch>(std::move(launch))});
 }
 
 }  // namespace revnet::emulation
@@ -352,7 +357,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
   const Call call;
   if (call.status() != cudaSuccess) return call.status();
   if (!runtime().graphs.contains(graph)) return report(cudaErrorInvalidValue);
-  *executable = new CUgraphExec_st{std::make_shared<const std::vector<std::function<void()>>>(graph->nodes)};
+  *executable = new CUgraphExec_st{std::make_shared<const std::vector<Node>>(graph->nodes)};
   runtime().executables.insert(*executable);
   return cudaSuccess;
 }
@@ -376,8 +381,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   if (call.status() != cudaSuccess) return call.status();
   if (!runtime().executables.contains(executable)) return report(cudaErrorInvalidValue);
   return runtime().enqueue(stream, [nodes = executable->nodes] {
-    for (const auto& node : *nodes)
-      if (runtime().fault.empty()) node();
+    for (size_t i = 0; i < nodes->size() && runtime().fault.empty(); ++i)
+      runtime().runNode((*nodes)[i], i + 1 < nodes->size() ? &(*nodes)[i + 1] : nullptr);
   });
 }
 
@@ -403,5 +408,13 @@ cudaError_t revnetSetFunctionAttribute(const void* kernel, cudaFuncAttribute att
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   if (value < 0 || static_cast<size_t>(value) > kMaxSharedBytes) return report(cudaErrorInvalidValue);
   runtime().sharedBytes[kernel] = static_cast<size_t>(value);
+  return cudaSuccess;
+}
+
+cudaError_t revnetGetFunctionAttributes(cudaFuncAttributes* attributes, const void*) {
+  const Call call;
+  if (call.status() != cudaSuccess) return call.status();
+  *attributes = {};
+  attributes->ptxVersion = attributes->binaryVersion = 90;
   return cudaSuccess;
 }

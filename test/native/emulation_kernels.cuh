@@ -82,6 +82,14 @@ __global__ void missingWait(const float* in, float* out, int rounds) {
   reinterpret_cast<float4*>(out)[own] = sum;
 }
 
+// out[i] = in[n - 1 - i] + 1, where the launch before has written in. Faulty: without waiting for it.
+template <bool faulty>
+__global__ void missingDependentWait(const float* in, float* out) {
+  if (!faulty) waitForPrevious();
+  const unsigned count = gridDim.x * blockDim.x, i = blockIdx.x * blockDim.x + threadIdx.x;
+  out[i] = in[count - 1 - i] + 1;
+}
+
 // ---- What must be refused -------------------------------------------------------------------------------------------------
 
 // A barrier that half of the threads do not reach, since they wait for the other half of their warps.

@@ -180,6 +180,21 @@ TEST(emulationFindsAMissingWait) {
   CHECK_EQUAL(wrongSchedules(sums, [&] { return run(missingWait<true>); }), kSeeds);
 }
 
+TEST(emulationFindsAMissingDependentWait) {
+  constexpr unsigned kBlocks = 4, kThreads = 64;
+  const std::vector<float> in = wholeNumbers(kBlocks * kThreads);
+  std::vector<float> after = in;
+  for (float& v : after) v += 2;
+  const auto run = [&](auto kernel) {
+    const DeviceArray<float> from(in), between(in.size()), to(in.size());
+    launch(nullptr, kernel, dim3(kBlocks), kThreads, 0, from, between);
+    launch(nullptr, kernel, dim3(kBlocks), kThreads, 0, between, to);
+    return to.read();
+  };
+  CHECK_EQUAL(wrongSchedules(after, [&] { return run(missingDependentWait<false>); }), 0u);
+  CHECK_EQUAL(wrongSchedules(after, [&] { return run(missingDependentWait<true>); }), kSeeds);
+}
+
 // ---- Refused --------------------------------------------------------------------------------------------------------------
 
 TEST(emulationNamesThreadsThatDoNotMeet) {

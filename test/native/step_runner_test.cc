@@ -33,7 +33,76 @@ std::unique_ptr<PendingResults> endless(Session&, const std::atomic<bool>& cance
   return readyResults({});
 }
 
+// A device that runs ahead, and has nothing to run.
+class AheadBackend final : public Backend {
+ public:
+  std::string description() const override { return ""; }
+  size_t elementBytes(ElementType) const override { return 4; }
+  int fractionBits() const override { return 22; }
+  void* allocate(size_t bytes) override { return std::malloc(bytes); }
+  void release(void* memory) noexcept override { std::free(memory); }
+  void upload(void*, const void*, size_t) override {}
+  void download(void*, const void*, size_t) override {}
+  bool runsAhead() const override { return true; }
+  void fill(void*, std::byte, size_t) override {}
+  size_t workspaceBytes(const Op&) const override { return 0; }
+  std::unique_ptr<Replay> record(const std::vector<Op>&, const Memory&) override { return nullptr; }
+};
+
+// Waits for what another thread is about to do; false where it does not.
+template <class Condition>
+bool comesTrue(const Condition& condition) {
+  for (int i = 0; i < 100'000 && !condition(); ++i) std::this_thread::sleep_for(100us);
+  return condition();
+}
+
+// There once `released` is true.
+class LateResults final : public PendingResults {
+ public:
+  explicit LateResults(const std::atomic<bool>& released) : released_(released) {}
+  bool ready() override { return released_; }
+  std::vector<HostArray> take() override {
+    while (!released_) std::this_thread::sleep_for(100us);
+    return {};
+  }
+
+ private:
+  const std::atomic<bool>& released_;
+};
+
 }  // namespace
+
+TEST(runnerStartsAJobWhileAnotherIsUnderWay) {
+  std::atomic<bool> released{false};
+  std::atomic<int> started{0};
+  std::vector<int> done;
+  StepRunner runner(std::make_unique<Session>(std::make_unique<AheadBackend>()));
+  const auto post = [&](int i) {
+    runner.post(
+        [&](Session&, const std::atomic<bool>&) {
+          ++started;
+          return std::make_unique<LateResults>(released);
+        },
+        [&done, i](std::vector<HostArray>, const std::exception_ptr&) { done.push_back(i); });
+  };
+  post(0);
+  // The second one comes while the thread waits for the first one's results.
+  CHECK(comesTrue([&] { return started == 1; }));
+  post(1);
+  CHECK(comesTrue([&] { return started == 2; }));
+  // There is no room for a third one before the first has ended.
+  post(2);
+  std::this_thread::sleep_for(2ms);
+  CHECK_EQUAL(started.load(), 2);
+  CHECK(done.empty());
+  released = true;
+  CHECK(comesTrue([&] { return started == 3; }));
+  runner.withSession([&](Session&) { CHECK(done.size() >= 1 && done[0] == 0); });
+  runner.stop();
+  runner.join();
+  CHECK_EQUAL(done.size(), size_t{3});
+  for (int i = 0; i < 3; ++i) CHECK_EQUAL(done[static_cast<size_t>(i)], i);
+}
 
 TEST(runnerKeepsTheOrder) {
   std::vector<int> order;
