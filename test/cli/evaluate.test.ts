@@ -3,6 +3,7 @@ import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/pro
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
+import { UsageError } from "../../lib/cli/command.js";
 import { evaluate } from "../../lib/cli/evaluate.js";
 import { predict } from "../../lib/cli/predict.js";
 import { createNetwork } from "../../lib/index.js";
@@ -62,21 +63,28 @@ describe("evaluating", () => {
     );
 
   it("counts labels in rows and predictions in columns, for people and in JSON", async () => {
-    const { args } = await prepare(12);
+    // The most that have a table.
+    const { args } = await prepare(20);
     const result = JSON.parse((await runCommand(evaluate, ...args, "--json")).stdout);
-    expect(result.confusion).to.deep.equal(rowsOf(12));
-    expect(result.classes).to.deep.equal(Array.from({ length: 12 }, (_, label) => nameOf(label)));
-    // 24 images, of which 3 are of the class.
-    expect(result.images).to.equal(24);
-    expect(result.error).to.be.closeTo(21 / 24, 1e-12);
-    const each = (bias: number) => Math.log(11 + Math.E) - bias;
-    expect(result.loss).to.be.closeTo((3 * each(1) + 21 * each(0)) / 24, 1e-6);
+    expect(result.confusion).to.deep.equal(rowsOf(20));
+    expect(result.classes).to.deep.equal(Array.from({ length: 20 }, (_, label) => nameOf(label)));
+    // 39 images, of which 3 are of the class.
+    expect(result.images).to.equal(39);
+    expect(result.error).to.be.closeTo(36 / 39, 1e-12);
+    const each = (bias: number) => Math.log(19 + Math.E) - bias;
+    expect(result.loss).to.be.closeTo((3 * each(1) + 36 * each(0)) / 39, 1e-6);
 
     const { stdout } = await runCommand(evaluate, ...args);
-    expect(stdout).to.match(/^tiny-revnet on 24 test images of image-folder: loss [\d.]+, error 87\.50 %$/m);
+    expect(stdout).to.match(/^tiny-revnet on 39 test images of image-folder: loss [\d.]+, error 92\.31 %$/m);
     const table = cells(stdout.slice(stdout.indexOf("label")));
     expect(table[0]).to.deep.equal(["label \\ predicted", ...result.classes]);
-    expect(table.slice(1)).to.deep.equal(rowsOf(12).map((row, label) => [nameOf(label), ...row.map(String)]));
+    expect(table.slice(1)).to.deep.equal(rowsOf(20).map((row, label) => [nameOf(label), ...row.map(String)]));
+  });
+
+  it("needs to know of which data", async () => {
+    const error = await runCommand(evaluate, "model.safetensors").catch((caught: unknown) => caught);
+    expect(error).to.be.instanceOf(UsageError);
+    expect((error as Error).message).to.include("--data is missing");
   });
 
   it("leaves the table to --json where it would not fit a terminal", async () => {
