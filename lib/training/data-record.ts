@@ -130,8 +130,9 @@ function readRecord(value: unknown, where: string): FileRecord {
 function readAccepted(value: unknown, where: string): AcceptedChange[] {
   const { accepted } = (value ?? {}) as { accepted?: unknown };
   if (!Array.isArray(accepted) || accepted.length > MAX_ACCEPTED) throw invalid(where);
-  return accepted.map(({ step, count, changes }) => {
+  return accepted.map((change: unknown) => {
+    const { step, count, changes } = (change ?? {}) as Partial<Record<keyof AcceptedChange, unknown>>;
     if (!isNumber(step) || !isNumber(count) || !Array.isArray(changes)) throw invalid(where);
-    return { step, count, changes: changes.map(String) };
+    return { step, count, changes: changes.filter((each) => typeof each === "string") };
   });
 }
