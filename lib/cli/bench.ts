@@ -3,12 +3,12 @@
  * whatever else the machine does falls on each alike; only ratios of one run mean something.
  */
 import { spawn } from "node:child_process";
-import { availableParallelism } from "node:os";
 import { RevNetError } from "../errors.js";
 import { resolveModel } from "../network/models.js";
 import { createNetwork, type Network } from "../network/network.js";
 import { ACTIVATIONS, type Activations } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
+import { processorCount } from "../processors.js";
 import { stepStatistics } from "../training/summary.js";
 import { stepTimer } from "../verify/timing.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
@@ -62,7 +62,7 @@ export const bench = defineCommand({
       python = "python3",
       device,
       precision = "float32",
-      threads = availableParallelism(),
+      threads = processorCount(),
       json,
     },
     names,

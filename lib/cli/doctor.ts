@@ -1,7 +1,8 @@
 /** revnet doctor: what there is, and with --verify whether it works. */
-import { arch, availableParallelism, cpus, platform, release, totalmem } from "node:os";
+import { arch, cpus, platform, release, totalmem } from "node:os";
 import { native } from "../native/index.js";
 import { chooseDevice, type DeviceOptions } from "../network/device.js";
+import { processorCount } from "../processors.js";
 import type { CheckResult } from "../verify/check.js";
 import { checksOf, subjectOf, verify } from "../verify/verify.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
@@ -33,7 +34,7 @@ export const doctor = defineCommand({
       node: process.version,
       platform: `${platform()} ${release()} ${arch()}`,
       cpu: cpus()[0]?.model.trim() ?? "unknown",
-      threads: availableParallelism(),
+      threads: processorCount(),
       memory: totalmem(),
     };
     if (json) {

@@ -5,6 +5,7 @@ import { packageVersion } from "../package.js";
 import { unknownMessage } from "../validation.js";
 import { bench } from "./bench.js";
 import { build } from "./build.js";
+import { clean } from "./clean.js";
 import { type Command, helpText, readArguments, UsageError, withFlags } from "./command.js";
 import { data } from "./data.js";
 import { doctor } from "./doctor.js";
@@ -26,6 +27,7 @@ const COMMANDS: readonly Command[] = [
   inspect,
   memory,
   report,
+  clean,
   gradcheck,
   bench,
   data,

@@ -1,8 +1,8 @@
 /** Threads that decode and crop images, and the queue before them. */
-import { availableParallelism } from "node:os";
 import path from "node:path";
 import { Worker } from "node:worker_threads";
 import { RevNetError } from "../errors.js";
+import { processorCount } from "../processors.js";
 import type { Answer, Item, Task } from "./decode-worker.js";
 import type { Shape } from "./picture.js";
 import { loadSharp } from "./sharp.js";
@@ -37,7 +37,7 @@ export class Decoder {
   constructor(
     private readonly shape: Shape,
     private readonly pack?: string,
-    private readonly most = Math.min(MAX_THREADS, availableParallelism()),
+    private readonly most = Math.min(MAX_THREADS, processorCount()),
   ) {
     if (pack === undefined) loadSharp();
   }

@@ -1,12 +1,11 @@
 /** Files that are either the old one or the whole new one, whatever happens while they are written. */
 import { randomBytes } from "node:crypto";
-import { fsync as fsyncCallback } from "node:fs";
+import { fsync } from "node:fs";
 import * as fs from "node:fs/promises";
 import * as path from "node:path";
 import { promisify } from "node:util";
 import { RevNetError } from "../errors.js";
 
-const fsync = promisify(fsyncCallback);
 /** Nobody else's files end like this, so whatever does was left by a write that was cut short. */
 const TEMPORARY = /\.revnet-[0-9a-f]{16}\.tmp$/;
 /** What systems answer that cannot flush a folder. */
@@ -14,6 +13,8 @@ const CANNOT_FLUSH = ["EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EPERM", "EAC
 
 /** A new name beside `file`, which removeTemporaryFiles knows. */
 export const temporaryName = (file: string): string => `${file}.revnet-${randomBytes(8).toString("hex")}.tmp`;
+
+export const isTemporary = (name: string): boolean => TEMPORARY.test(name);
 
 /**
  * Writes `chunks` to a temporary file beside `file`, flushes it to the disk and renames it over `file`.
@@ -42,7 +43,7 @@ export async function writeFileAtomically(file: string, chunks: readonly Uint8Ar
  * Rejects with the system's error.
  */
 export async function flush(handle: fs.FileHandle): Promise<void> {
-  await fsync(handle.fd);
+  await promisify(fsync)(handle.fd);
 }
 
 /** Makes a folder that is there after a power failure too. @throws RevNetError ERR_FILE */
@@ -79,7 +80,7 @@ async function makePath(folder: string): Promise<boolean> {
 /** Removes what writes that were cut short (by kill -9, by a power failure) left in `folder`, of which nobody else writes now. */
 export async function removeTemporaryFiles(folder: string): Promise<void> {
   for (const name of await fs.readdir(folder).catch(() => []))
-    if (TEMPORARY.test(name)) await fs.rm(path.join(folder, name), { force: true }).catch(() => {});
+    if (isTemporary(name)) await fs.rm(path.join(folder, name), { force: true }).catch(() => {});
 }
 
 /** Makes the rename itself durable, where the system can flush a folder (Windows cannot). Rejects with the system's error. */

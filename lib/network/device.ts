@@ -1,8 +1,8 @@
 /** Which device a network runs on, and why. */
-import * as os from "node:os";
 import type { DeviceOptions as NativeOptions } from "../../binding.js";
 import { RevNetError } from "../errors.js";
 import { native } from "../native/index.js";
+import { processorCount } from "../processors.js";
 import { checkBoolean, checkChoice, checkInteger, describe, unknownMessage } from "../validation.js";
 
 /** Where a network runs. */
@@ -43,7 +43,7 @@ export function chooseDevice({ device = "auto", threads, isa, precision, poison 
   if (!/^(auto|cpu|reference|cuda(:\d{1,3})?)$/.test(device))
     throw new RevNetError(CODE, `device: ${unknownMessage("device", device, ["auto", "cpu", "cuda", "cuda:0", "reference"])}`);
   const rest = {
-    threads: threads === undefined ? os.availableParallelism() : checkInteger(threads, 1, MAX_THREADS, "threads", CODE),
+    threads: threads === undefined ? processorCount() : checkInteger(threads, 1, MAX_THREADS, "threads", CODE),
     ...(isa !== undefined && { isa: checkChoice(isa, ISAS, "isa", CODE) }),
     ...(precision !== undefined && { precision: checkChoice(precision, PRECISIONS, "precision", CODE) }),
     ...(poison !== undefined && { poison: checkBoolean(poison, "poison", CODE) }),

@@ -6,7 +6,7 @@ import * as fs from "node:fs/promises";
 import path from "node:path";
 import { RevNetError } from "../errors.js";
 import { readJson } from "../files/json.js";
-import { makeFolder, removeTemporaryFiles, writeFileAtomically } from "../formats/atomic.js";
+import { isTemporary, makeFolder, removeTemporaryFiles, writeFileAtomically } from "../formats/atomic.js";
 import { printableJson } from "../text.js";
 import { type Checkpoint, readCheckpoint } from "./checkpoint.js";
 import { FolderLock } from "./lock.js";
@@ -81,6 +81,19 @@ export class RunFolder {
         if (error.code === "ERR_INVALID_FILE") this.#damaged.push(file);
       }
     return undefined;
+  }
+
+  /** Whether there is a run in the folder. */
+  static async isRun(folder: string): Promise<boolean> {
+    return isConfig(path.join(folder, "config.json"));
+  }
+
+  /** Step checkpoints but the last one, damaged ones and files that were not written to their end: nothing that a run goes on from. */
+  async superfluousFiles(): Promise<string[]> {
+    const steps = (await this.#steps()).slice(0, -1).map((step) => this.checkpointFile(step));
+    const names = await fs.readdir(this.#checkpoints).catch(() => []);
+    const left = names.filter((name) => name.endsWith(".safetensors.damaged") || isTemporary(name));
+    return [...steps, ...left.map((name) => path.join(this.#checkpoints, name))];
   }
 
   /** A file that a run would overwrite and that is of no run, if there is one: then the folder is for something else. */

@@ -1,5 +1,4 @@
 /** What trainRevNet takes, checked and completed by the model's recipe. */
-import { availableParallelism } from "node:os";
 import path from "node:path";
 import { type AnyDataset, isStreamed, validateDataset } from "../data/dataset.js";
 import type { BROKEN_IMAGES } from "../data/image-folder.js";
@@ -18,6 +17,7 @@ import {
 } from "../network/recipe.js";
 import { ACTIVATIONS, type Activations, STREAMS, type Streams } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
+import { processorCount } from "../processors.js";
 import { checkBoolean, checkChoice, checkInteger, checkKeys, describe } from "../validation.js";
 import { resolveSchedule, type Schedule, type ScheduleName } from "./schedule.js";
 
@@ -226,7 +226,7 @@ export function resolveOptions(options: TrainOptions, cwd = process.cwd()): Sett
     acceptChangedData:
       given.acceptChangedData === undefined ? false : checkBoolean(given.acceptChangedData, "acceptChangedData", CODE),
     ui: checkUi(given.ui),
-    threads: integer("threads", availableParallelism(), 1, MAX_THREADS),
+    threads: integer("threads", processorCount(), 1, MAX_THREADS),
     signal: checkSignal(given.signal),
   };
 }
