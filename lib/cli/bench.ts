@@ -13,7 +13,7 @@ import { stepStatistics } from "../training/summary.js";
 import { stepTimer } from "../verify/timing.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { DEVICE_FLAGS, deviceOptions } from "./flags.js";
-import { count, print, printJson, table } from "./output.js";
+import { count, print, printError, printJson, table } from "./output.js";
 
 /** One thing to time: `round` runs some steps and returns their median duration in milliseconds. */
 interface Contender {
@@ -83,7 +83,7 @@ export const bench = defineCommand({
               peerContender({ peer, peerFlags, python, device: network.device, spec, activations, batchSize, steps, threads }),
             );
         }
-      const timings = await alternate(contenders, rounds, json ? process.stderr : process.stdout);
+      const timings = await alternate(contenders, rounds, json ? printError : print);
       const conditions = { batchSize, steps, rounds, threads, precision, device: networks[0]!.deviceChoice };
       if (json) printJson({ ...conditions, timings, ratios: ratios(timings) });
       else report(conditions, timings);
@@ -162,12 +162,12 @@ function capture(program: string, args: string[]): Promise<string> {
   });
 }
 
-async function alternate(contenders: readonly Contender[], rounds: number, log: NodeJS.WriteStream): Promise<Timing[]> {
+async function alternate(contenders: readonly Contender[], rounds: number, log: (line: string) => void): Promise<Timing[]> {
   const medians = contenders.map((): number[] => []);
   for (let round = 0; round < rounds; round++) {
     for (const [i, contender] of contenders.entries()) medians[i]!.push(await contender.round());
-    log.write(
-      `round ${round + 1}/${rounds}: ${contenders.map(({ name, model, activations }, i) => `${model} ${activations} (${name}) ${medians[i]![round]!.toFixed(2)} ms`).join(", ")}\n`,
+    log(
+      `round ${round + 1}/${rounds}: ${contenders.map(({ name, model, activations }, i) => `${model} ${activations} (${name}) ${medians[i]![round]!.toFixed(2)} ms`).join(", ")}`,
     );
   }
   return contenders.map(({ name, model, activations }, i) => {

@@ -3,12 +3,12 @@ import { printable, printableJson } from "../text.js";
 
 export { bytes, duration, percent, throughput } from "../text.js";
 
-/** A line, or several: a name from outside, whatever characters it has, makes no other lines of them. */
+/** A line, or several, within the terminal's width: a name from outside, whatever characters it has, makes no other lines of them. */
 export function print(lines: string | readonly string[]): void {
-  process.stdout.write(textOf(lines));
+  process.stdout.write(textOf(lines, process.stdout.columns));
 }
 
-/** The same on stderr, within the terminal's width: what went wrong, or what goes on. */
+/** The same on stderr: what went wrong, or what goes on. */
 export function printError(lines: string | readonly string[]): void {
   process.stderr.write(textOf(lines, process.stderr.columns));
 }

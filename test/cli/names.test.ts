@@ -96,6 +96,8 @@ describe("names from outside", () => {
       [0, ["report", out, out, "--out", `${HOSTILE}.html`]],
       [0, ["inspect", spec]],
       [0, ["memory", spec, "--batch-size", "2"]],
+      [0, ["gradcheck", spec, "--samples", "1"]],
+      [0, ["bench", spec, "--steps", "1", "--rounds", "1", "--batch-size", "2", ...fast]],
       [1, ["train", "--model", spec, ...data, ...fast, "--steps", "2", "--batch-size", "3", "--out", out]],
       [1, ["report", HOSTILE]],
       [1, ["predict", HOSTILE, image]],
