@@ -93,8 +93,10 @@ export interface MetricsFile {
   readonly bytes: number;
 }
 
-/** What is read of the end of a file: some 100,000 lines. */
-const WINDOW_BYTES = 2 ** 24;
+/** What is read of the end of a file: some 60,000 lines. */
+const WINDOW_BYTES = 2 ** 23;
+/** What is searched at once of all that is before. */
+const PIECE_BYTES = 2 ** 22;
 const NEWLINE = 0x0a;
 const BROKEN_IMAGE = '"type":"brokenImage"';
 
@@ -138,8 +140,9 @@ export async function readMetrics(file: string, length: number, windowBytes = WI
 async function brokenImagesIn(opened: OpenFile, length: number): Promise<MetricsRecord[]> {
   const records: MetricsRecord[] = [];
   let rest = Buffer.alloc(0);
-  for await (const piece of opened.pieces(0, length)) {
-    const text = Buffer.concat([rest, piece]);
+  for (let from = 0; from < length; from += PIECE_BYTES) {
+    const piece = await opened.read(from, Math.min(PIECE_BYTES, length - from));
+    const text = rest.length === 0 ? Buffer.from(piece.buffer) : Buffer.concat([rest, piece]);
     for (let at = text.indexOf(BROKEN_IMAGE); at >= 0; at = text.indexOf(BROKEN_IMAGE, at + 1)) {
       const end = text.indexOf(NEWLINE, at);
       if (end < 0) break;
