@@ -2,6 +2,7 @@
  * Checks of what comes from outside (options, specs, files), and the words of their errors: what was wrong, what was expected.
  * Each takes the error code to throw, since the same mistake in an option and in a model's JSON has different codes.
  */
+import { types } from "node:util";
 import { RevNetError } from "./errors.js";
 
 /** Levenshtein distance: insertions, deletions and substitutions that turn `a` into `b`. */
@@ -55,7 +56,7 @@ export function describe(value: unknown): string {
   if (value === null || typeof value !== "object") return String(value);
   if (Array.isArray(value)) return `an array of ${value.length}`;
   if (ArrayBuffer.isView(value))
-    return value instanceof DataView ? "a DataView" : `${typedArrayName(value)} of ${typedArrayLength(value)}`;
+    return types.isDataView(value) ? "a DataView" : `${typedArrayName(value)} of ${typedArrayLength(value)}`;
   return "an object";
 }
 

@@ -1,4 +1,5 @@
 /** What the rest of the package knows of a data set: two splits of labelled byte images, resident in memory or streamed. */
+import { types } from "node:util";
 import { RevNetError } from "../errors.js";
 import { describe } from "../validation.js";
 import type { Contents } from "./contents.js";
@@ -203,9 +204,9 @@ function validateSplit(split: unknown, where: string, imageBytes: number, classe
   if (!Number.isSafeInteger(count) || (count as number) < 1)
     throw invalid(`${where}.count: expected a positive integer, got ${String(count)}`);
   const expected = (count as number) * imageBytes;
-  if (!(images instanceof Uint8Array) || images.length !== expected)
+  if (!types.isUint8Array(images) || images.length !== expected)
     throw invalid(`${where}.images: expected a Uint8Array of ${count} x ${imageBytes} = ${expected} bytes`);
-  if (!(labels instanceof Int32Array) || labels.length !== count)
+  if (!types.isInt32Array(labels) || labels.length !== count)
     throw invalid(`${where}.labels: expected an Int32Array of ${count} labels`);
   const bad = labels.findIndex((label) => label < 0 || label >= classes);
   if (bad >= 0) throw invalid(`${where}.labels[${bad}]: ${labels[bad]} is not a label; expected 0 to ${classes - 1}`);

@@ -2,7 +2,9 @@
  * Data sets of one's own as sequences of { image, label }: an iterable or async iterable is read into memory once; a function that
  * returns one is called for each epoch, and what it gives is trained on in its order as it comes.
  */
+
 import { createHash } from "node:crypto";
+import { types } from "node:util";
 import { RevNetError } from "../errors.js";
 import { describe } from "../validation.js";
 import { unlessAborted } from "./abort.js";
@@ -141,7 +143,7 @@ async function check(item: unknown, shape: Shape, classes: number, where: string
   const { image, label } = item as Partial<LabelledImage>;
   if (!Number.isInteger(label) || label! < 0 || label! >= classes)
     throw invalid(`${where}.label: expected a class from 0 to ${classes - 1}, got ${describe(label)}`);
-  if (!(image instanceof Uint8Array)) throw invalid(`${where}.image: expected a Uint8Array, got ${describe(image)}`);
+  if (!types.isUint8Array(image)) throw invalid(`${where}.image: expected a Uint8Array, got ${describe(image)}`);
   return { image: await toPixels(image, shape, `${where}.image`), label: label! };
 }
 

@@ -2,6 +2,7 @@
  * ONNX models: a graph of operators over named tensors, written as the Protocol Buffers messages of onnx.proto. The numbers
  * are the fields' in that schema; only the fields that a network needs are here.
  */
+import { types } from "node:util";
 import { RevNetError } from "../errors.js";
 import { writeFileAtomically } from "./atomic.js";
 import { Message } from "./protobuf.js";
@@ -52,7 +53,7 @@ export class OnnxGraph {
   /** A tensor that the file holds; `data` must not change before it is written. @returns its name */
   constant(name: string, shape: readonly number[], data: Float32Array | BigInt64Array): string {
     const raw = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    const type = data instanceof Float32Array ? TENSOR_FLOAT : TENSOR_INT64;
+    const type = types.isFloat32Array(data) ? TENSOR_FLOAT : TENSOR_INT64;
     this.#constants.push(new Message().integers(1, shape).integer(2, type).string(8, name).bytes(9, raw));
     return name;
   }

@@ -4,7 +4,9 @@
  * and the tensors' bytes, without holes. Files are not trusted: nothing is allocated before it is known to be in the file.
  * Typed arrays and the format are both little-endian on every platform that Node runs on.
  */
+
 import { createHash } from "node:crypto";
+import { types } from "node:util";
 import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
 import { parseJson } from "../files/json.js";
@@ -236,10 +238,10 @@ const isSizes = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((size) => Number.isSafeInteger(size) && size >= 0);
 
 function typeOf(data: TensorData): string {
-  if (data instanceof Float32Array) return "F32";
-  if (data instanceof Float64Array) return "F64";
-  if (data instanceof Int32Array) return "I32";
-  if (data instanceof BigInt64Array) return "I64";
+  if (types.isFloat32Array(data)) return "F32";
+  if (types.isFloat64Array(data)) return "F64";
+  if (types.isInt32Array(data)) return "I32";
+  if (types.isBigInt64Array(data)) return "I64";
   return "U8";
 }
 

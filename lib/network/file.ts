@@ -2,6 +2,7 @@
  * model.safetensors: parameters and running statistics by name, with the spec and the preprocessing as JSON in the
  * metadata. The tensors alone load into a PyTorch module of the same structure, and its state_dict loads here.
  */
+import { types } from "node:util";
 import { RevNetError } from "../errors.js";
 import { parseJson } from "../files/json.js";
 import { readSafetensors, type Tensor, writeSafetensors } from "../formats/safetensors.js";
@@ -99,7 +100,7 @@ function modelTensors(tensors: ReadonlyMap<string, Tensor>, what: string): Model
   for (const [name, { shape, data }] of tensors) {
     // PyTorch's count of batches serves a mode of its BatchNorm that no RevNet uses.
     if (name.endsWith(".num_batches_tracked") || name.startsWith(MOMENTUM_PREFIX)) continue;
-    if (!(data instanceof Float32Array || data instanceof Float64Array))
+    if (!(types.isFloat32Array(data) || types.isFloat64Array(data)))
       throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' is not floating-point`);
     if (!data.every(Number.isFinite))
       throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' has values that are NaN or infinite`);

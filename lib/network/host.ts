@@ -2,7 +2,9 @@
  * The host's copy of a network's parameters. One side may be newer than the other: `set` changes the host's, and the change
  * goes to the device with the next program that runs; training changes the device's, and `pull` fetches it back.
  */
+
 import { createHash } from "node:crypto";
+import { types } from "node:util";
 import type { BufferId, Session, Values } from "../../binding.js";
 import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
@@ -71,7 +73,7 @@ export class HostParameters {
     const given: [ParameterEntry, ArrayLike<number>][] = [];
     if (input === null || typeof input !== "object")
       throw new RevNetError(CODE, `parameters: expected a Map or an object, got ${describe(input)}`);
-    for (const [name, tensor] of input instanceof Map ? (input as ReadonlyMap<string, unknown>) : Object.entries(input)) {
+    for (const [name, tensor] of types.isMap(input) ? (input as ReadonlyMap<string, unknown>) : Object.entries(input)) {
       const entry = entries.get(name);
       if (!entry) throw new RevNetError(CODE, unknownMessage("parameter", String(name), entries.keys()));
       given.push([entry, checkTensor(entry, tensor)]);
@@ -139,7 +141,7 @@ export class HostParameters {
   /** All momenta, no more and no fewer; steps that run after this call go on with them. @throws RevNetError ERR_INVALID_ARGUMENT */
   setMomenta(momenta: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>): void {
     const { layout, momenta: buffer } = this.#buffers;
-    const flat = this.#parameters instanceof Float64Array ? new Float64Array(layout.elements) : new Float32Array(layout.elements);
+    const flat = types.isFloat64Array(this.#parameters) ? new Float64Array(layout.elements) : new Float32Array(layout.elements);
     const trained = new Map([...layout.entries].filter(([, entry]) => entry.buffer === "parameters"));
     for (const name of momenta.keys())
       if (!trained.has(name)) throw new RevNetError(CODE, `momenta: ${unknownMessage("parameter", name, trained.keys())}`);
@@ -183,12 +185,18 @@ function checkTensor(entry: ParameterEntry, tensor: unknown): ArrayLike<number> 
       CODE,
       `parameter '${name}': expected shape [${shape}], got ${Array.isArray(givenShape) ? `[${givenShape.slice(0, 16)}]` : describe(givenShape)}`,
     );
-  if (!(data instanceof Float32Array || data instanceof Float64Array || Array.isArray(data)) || data.length !== elements)
+  if (!(types.isFloat32Array(data) || types.isFloat64Array(data) || Array.isArray(data)) || data.length !== elements)
     throw new RevNetError(CODE, `parameter '${name}': expected ${elements} numbers, got ${describe(data)}`);
   if (Array.isArray(data) && !data.every((value) => typeof value === "number"))
     throw new RevNetError(
       CODE,
       `parameter '${name}': expected numbers, got ${describe(data.find((value) => typeof value !== "number"))}`,
     );
+  const wrong = Array.prototype.findIndex.call(data, (value: number) => !Number.isFinite(Math.fround(value)));
+  if (wrong >= 0)
+    throw new RevNetError(CODE, `parameter '${name}': expected finite float32 values, got ${data[wrong]} at index ${wrong}`);
+  const negative = name.endsWith(".running_var") ? Array.prototype.findIndex.call(data, (value: number) => value < 0) : -1;
+  if (negative >= 0)
+    throw new RevNetError(CODE, `parameter '${name}': a variance is at least 0, got ${data[negative]} at index ${negative}`);
   return data;
 }

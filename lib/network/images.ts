@@ -1,5 +1,6 @@
 /** Images and labels on their way into a network: checks, and the arithmetic from bytes to what the first convolution reads. */
 
+import { types } from "node:util";
 import { type AnySplit, isStreamed } from "../data/dataset.js";
 import { toPixels } from "../data/picture.js";
 import { RevNetError } from "../errors.js";
@@ -23,7 +24,7 @@ export type Images = Uint8Array | Float32Array | Float64Array;
 /** The bytes of image files, one image each; or of one image's pixels, [height][width][channels]. */
 export type ImageFiles = readonly Uint8Array[];
 /** One class for each image, in [0, classes). */
-export type Labels = Int32Array | readonly number[];
+export type Labels = ArrayLike<number> | ArrayLike<bigint>;
 
 export const imageElements = ({ input: [h, w, c] }: NetworkSpec): number => h * w * c;
 
@@ -36,7 +37,7 @@ export function checkPreprocessing(spec: NetworkSpec, value: unknown, code = COD
     throw new RevNetError(code, `preprocessing: expected { mean, scale }, got ${describe(value)}`);
   const { mean, scale } = value as { mean?: unknown; scale?: unknown };
   const elements = imageElements(spec);
-  const isList = Array.isArray(mean) || mean instanceof Float32Array || mean instanceof Float64Array;
+  const isList = Array.isArray(mean) || types.isFloat32Array(mean) || types.isFloat64Array(mean);
   if (!isList || mean.length !== elements || !Array.prototype.every.call(mean, Number.isFinite))
     throw new RevNetError(
       code,
@@ -51,7 +52,7 @@ export function checkPreprocessing(spec: NetworkSpec, value: unknown, code = COD
 export async function decodeImages(spec: NetworkSpec, files: ImageFiles): Promise<Uint8Array> {
   const pixels = new Uint8Array(files.length * imageElements(spec));
   const decode = async (file: unknown, i: number) => {
-    if (!(file instanceof Uint8Array)) throw new RevNetError(CODE, `images[${i}]: expected a Uint8Array, got ${describe(file)}`);
+    if (!types.isUint8Array(file)) throw new RevNetError(CODE, `images[${i}]: expected a Uint8Array, got ${describe(file)}`);
     pixels.set(await toPixels(file, spec.input, `images[${i}]`), i * imageElements(spec));
   };
   await Promise.all(files.map(decode));
@@ -61,7 +62,7 @@ export async function decodeImages(spec: NetworkSpec, files: ImageFiles): Promis
 /** @returns how many images there are */
 export function checkImages(spec: NetworkSpec, images: unknown, maximum = Infinity): number {
   const [h, w, c] = spec.input;
-  if (!(images instanceof Uint8Array || images instanceof Float32Array || images instanceof Float64Array))
+  if (!(types.isUint8Array(images) || types.isFloat32Array(images) || types.isFloat64Array(images)))
     throw new RevNetError(CODE, `images: expected a Uint8Array, Float32Array or Float64Array, got ${describe(images)}`);
   const count = images.length / imageElements(spec);
   if (!Number.isInteger(count))
@@ -82,22 +83,32 @@ export function checkBatch(spec: NetworkSpec, images: unknown): number {
 
 /** One batch of numbers as the first convolution reads them; bytes cannot be meant. @returns how many images */
 export function checkNormalized(spec: NetworkSpec, images: unknown): number {
-  if (images instanceof Uint8Array)
+  if (types.isUint8Array(images))
     throw new RevNetError(CODE, "images: expected normalised images in a Float32Array or Float64Array, got a Uint8Array");
   return checkBatch(spec, images);
 }
 
-/** @returns the labels, each in [0, classes) */
+/** Labels in an array or in any typed array of integers. @returns the labels, each in [0, classes) */
 export function checkLabels(spec: NetworkSpec, labels: unknown, count: number): Int32Array {
-  if (!(labels instanceof Int32Array || Array.isArray(labels)))
-    throw new RevNetError(CODE, `labels: expected an Int32Array or an array, got ${describe(labels)}`);
+  if (!isIntegers(labels) && !Array.isArray(labels))
+    throw new RevNetError(CODE, `labels: expected an array or a typed array of integers, got ${describe(labels)}`);
   if (labels.length !== count)
     throw new RevNetError(CODE, `labels: expected one for each of ${count} images, got ${labels.length}`);
-  for (let i = 0; i < count; ++i)
-    if (!Number.isInteger(labels[i]) || labels[i] < 0 || labels[i] >= spec.classes)
-      throw new RevNetError(CODE, `labels[${i}]: expected a class from 0 to ${spec.classes - 1}, got ${describe(labels[i])}`);
-  return labels instanceof Int32Array ? labels : Int32Array.from(labels);
+  const checked = types.isInt32Array(labels) ? labels : new Int32Array(count);
+  for (let i = 0; i < count; ++i) {
+    const given: unknown = labels[i];
+    const label = typeof given === "bigint" ? Number(given) : given;
+    if (!Number.isInteger(label) || (label as number) < 0 || (label as number) >= spec.classes)
+      throw new RevNetError(CODE, `labels[${i}]: expected a class from 0 to ${spec.classes - 1}, got ${describe(given)}`);
+    if (checked !== labels) checked[i] = label as number;
+  }
+  return checked;
 }
+
+type Integers = ArrayLike<number | bigint>;
+
+const isIntegers = (value: unknown): value is Integers =>
+  types.isTypedArray(value) && !/^Float/.test((value as unknown as Record<symbol, string>)[Symbol.toStringTag]!);
 
 /** A split, or the test split of a data set. What a stream gives is checked when it comes. */
 export function checkSplit<S extends AnySplit>(spec: NetworkSpec, data: S | { readonly test: S }): S {
@@ -105,18 +116,18 @@ export function checkSplit<S extends AnySplit>(spec: NetworkSpec, data: S | { re
     throw new RevNetError(CODE, `data: expected a Dataset or a split, got ${describe(data)}`);
   const split = "test" in data ? data.test : data;
   if (split !== null && typeof split === "object" && isStreamed(split)) return split;
-  if (split === null || typeof split !== "object" || !(split.images instanceof Uint8Array))
+  if (split === null || typeof split !== "object" || !types.isUint8Array(split.images))
     throw new RevNetError(CODE, "data: expected { count, images: Uint8Array, labels: Int32Array }");
   const count = checkImages(spec, split.images);
   if (count !== split.count || count === 0)
     throw new RevNetError(CODE, `data: expected at least one image and count = ${count}, got count ${describe(split.count)}`);
-  checkLabels(spec, split.labels, count);
-  return split;
+  const labels = checkLabels(spec, split.labels, count);
+  return labels === split.labels ? split : { ...split, labels };
 }
 
 /** (pixel - mean) * scale, in the device's precision. */
 export function normalize(images: Images, { mean, scale }: Preprocessing): RealArray {
-  const normalized = images instanceof Float64Array ? new Float64Array(images.length) : new Float32Array(images.length);
+  const normalized = types.isFloat64Array(images) ? new Float64Array(images.length) : new Float32Array(images.length);
   for (let first = 0; first < images.length; first += mean.length)
     for (let i = 0; i < mean.length; ++i) normalized[first + i] = (images[first + i]! - mean[i]!) * scale;
   return normalized;
@@ -146,7 +157,7 @@ export function crossEntropy(logits: RealArray, label: number): number {
 /** One array, of the parts' type; Float32Array where there are none. */
 export function concatenate(parts: readonly RealArray[]): RealArray {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
-  const whole = parts[0] instanceof Float64Array ? new Float64Array(length) : new Float32Array(length);
+  const whole = types.isFloat64Array(parts[0]) ? new Float64Array(length) : new Float32Array(length);
   let at = 0;
   for (const part of parts) {
     whole.set(part, at);

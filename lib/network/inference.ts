@@ -1,4 +1,5 @@
 /** Classifying images with the running statistics: batch by batch, for any count of them. */
+import { types } from "node:util";
 import type { BufferId, Values } from "../../binding.js";
 import { abortable } from "../data/abort.js";
 import {
@@ -141,7 +142,7 @@ export class Inference {
   /** Rows [first, first + rows) in a batch of n; rows beyond are left out. */
   async #batch(pixels: Images, labels: Int32Array, first: number, rows: number, n: number, preprocessing: Preprocessing) {
     const elements = images.imageElements(this.#spec);
-    const bytes = pixels instanceof Uint8Array;
+    const bytes = types.isUint8Array(pixels);
     const { scale } = preprocessing;
     const source = bytes ? { type: "bytes" as const, scale } : { type: "real" as const };
     const recorded = this.executor.program(`inference ${n} ${JSON.stringify(source)}`, (buffers) =>
@@ -153,7 +154,7 @@ export class Inference {
     const batchLabels = new Int32Array(n).fill(-1);
     batchLabels.set(labels.subarray(first, first + rows));
     const batch: [BufferId, Values][] = [
-      [inputs.images!, padded(given instanceof Uint8Array ? given : images.normalize(given, preprocessing), n * elements)],
+      [inputs.images!, padded(types.isUint8Array(given) ? given : images.normalize(given, preprocessing), n * elements)],
       [inputs.labels!, batchLabels],
       ...zeroed(program.outOfRange),
     ];
@@ -174,12 +175,11 @@ export const optional = (buffer: BufferId | undefined): BufferId[] => (buffer ==
 /** With zeros behind, so that there are `elements`. */
 function padded(values: RealArray | Uint8Array, elements: number): RealArray | Uint8Array {
   if (values.length === elements) return values;
-  const longer =
-    values instanceof Uint8Array
-      ? new Uint8Array(elements)
-      : values instanceof Float64Array
-        ? new Float64Array(elements)
-        : new Float32Array(elements);
+  const longer = types.isUint8Array(values)
+    ? new Uint8Array(elements)
+    : types.isFloat64Array(values)
+      ? new Float64Array(elements)
+      : new Float32Array(elements);
   longer.set(values);
   return longer;
 }

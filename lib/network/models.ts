@@ -17,6 +17,7 @@ export type ModelDefinition = Partial<NetworkSpec> & { readonly extends?: string
 export type Model = string | NetworkSpec | ModelDefinition;
 
 const MAX_FILE_BYTES = 1 << 20;
+const MAX_CHAIN = 32; // files that extend one another
 
 /** Names of the models that come with the package, in alphabetical order with numbers as numbers. */
 export function modelNames(): string[] {
@@ -46,6 +47,8 @@ function readModel(name: string, from: string, chain: readonly string[]): Defini
       "ERR_INVALID_SPEC",
       `model '${name}' extends itself: ${[...chain, file].map((f) => path.basename(f)).join(" -> ")}`,
     );
+  if (chain.length >= MAX_CHAIN)
+    throw new RevNetError("ERR_INVALID_SPEC", `model '${name}': extends: expected a chain of at most ${MAX_CHAIN} files`);
   return inherit(parse(file), path.dirname(file), [...chain, file]);
 }
 

@@ -3,6 +3,7 @@
  * and `probabilities` [batch][classes]. Batch norms use their running statistics, and parameters keep their names. Streams are
  * real numbers there: rounding them to fixed point, 2^-23 at most each time, is not part of the graph.
  */
+import { types } from "node:util";
 import { OnnxGraph } from "../formats/onnx.js";
 import { EPSILON } from "./buffers.js";
 import type { ParameterTensor } from "./host.js";
@@ -125,6 +126,6 @@ class Builder {
 
   private parameter(name: string): string {
     const { shape, data } = this.tensors.get(name)!;
-    return this.graph.constant(name, shape, data instanceof Float32Array ? data : Float32Array.from(data));
+    return this.graph.constant(name, shape, types.isFloat32Array(data) ? data : Float32Array.from(data));
   }
 }

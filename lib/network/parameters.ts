@@ -6,6 +6,7 @@
  * Outside, a convolution's weight is [out][in][kh][kw] (OIHW); on the device it is [kh][kw][in][out], since kernels read
  * the output channels of one tap together. The permutation happens here, at the boundary.
  */
+import { types } from "node:util";
 import { blockConvolutions, type ConvolutionLayer, type NormLayer, norms, type Topology } from "./topology.js";
 
 /** A run of elements in a flat buffer. */
@@ -169,7 +170,7 @@ export type RealArray = Float32Array | Float64Array;
 
 /** Copies the tensor `entry` out of a flat buffer, OIHW for a convolution. */
 export function unpack(entry: ParameterEntry, flat: RealArray): RealArray {
-  const data = flat instanceof Float64Array ? new Float64Array(entry.elements) : new Float32Array(entry.elements);
+  const data = types.isFloat64Array(flat) ? new Float64Array(entry.elements) : new Float32Array(entry.elements);
   if (entry.kind === "convolution") {
     const { offset } = entry.segments[0]!;
     forEachWeight(entry.shape, (outside, device) => {

@@ -47,7 +47,7 @@ const CODE = "ERR_INVALID_SPEC";
 const MAX_EDGE = 8192; // kMaxEdge of native/core/convolution.h: image edges and channels
 const MAX_CLASSES = 65536;
 const MAX_STAGES = 16;
-const MAX_UNITS = 1024; // blocks of a stage
+const MAX_UNITS = 1024; // blocks, of a stage and of all stages together
 const MAX_STRIDE = 2;
 const MAX_IMAGE = 2 ** 26; // values of an image
 const MAX_PARAMETERS = 2 ** 30;
@@ -78,6 +78,9 @@ export function checkSpec(value: unknown, what = "model"): NetworkSpec {
     throw new RevNetError(CODE, `${at("name")}: expected a string of 1 to 100 characters, got ${describe(value.name)}`);
 
   const units = integers(value.units, 1, MAX_STAGES, 1, MAX_UNITS, at("units"));
+  const blocks = units.reduce((sum, count) => sum + count, 0);
+  if (blocks > MAX_UNITS)
+    throw new RevNetError(CODE, `${at("units")}: expected at most ${MAX_UNITS} blocks in all stages together, got ${blocks}`);
   checkLengths(value, units.length, what);
   const recipe = value.recipe === undefined ? undefined : checkRecipe(value.recipe, at("recipe"));
   const spec: NetworkSpec = {
@@ -104,15 +107,17 @@ export function checkSpec(value: unknown, what = "model"): NetworkSpec {
 /** A lower bound that is nearly the count: the residual functions' convolutions, which are nearly everything. */
 function parametersAtLeast(spec: NetworkSpec): number {
   const streams = spec.kind === "revnet" ? 2 : 1;
-  const ofBlock = (width: number) => {
-    const k = width / streams;
+  // `from` is the width that reaches the block: a stage's first block reads the one before it.
+  const ofBlock = (from: number, width: number) => {
+    const [k0, k] = [from / streams, width / streams];
     const inner = k / BOTTLENECK_EXPANSION;
-    return streams * (spec.bottleneck ? 2 * k * inner + 9 * inner ** 2 : 2 * 9 * k ** 2);
+    return streams * (spec.bottleneck ? k0 * inner + 9 * inner ** 2 + inner * k : 9 * k0 * k + 9 * k ** 2);
   };
-  // A stage's first block may be narrower where it begins.
-  return widths(spec)
-    .slice(1)
-    .reduce((sum, width, i) => sum + (spec.units[i]! - 1) * ofBlock(width), 0);
+  const all = widths(spec);
+  return spec.units.reduce(
+    (sum, units, i) => sum + ofBlock(all[i]!, all[i + 1]!) + (units - 1) * ofBlock(all[i + 1]!, all[i + 1]!),
+    all.at(-1)! * spec.classes,
+  );
 }
 
 /** Which of the lists is the wrong one, only their author can tell: all are named. */

@@ -1,4 +1,5 @@
 /** A training program ready to run: one call, one step of SGD. */
+import { types } from "node:util";
 import type { BufferId, MemoryReport, Values } from "../../binding.js";
 import { RevNetError } from "../errors.js";
 import { checkNumber, checkOptions, describe } from "../validation.js";
@@ -86,7 +87,7 @@ export class TrainingStep {
     if (this.given) return this.bytes(settings, this.given);
     const { indices, images, labels } = this.program.inputs;
     if (indices !== undefined) {
-      if (!("indices" in settings) || !(settings.indices instanceof Int32Array) || settings.indices.length !== this.batchSize)
+      if (!("indices" in settings) || !types.isInt32Array(settings.indices) || settings.indices.length !== this.batchSize)
         throw new RevNetError(
           CODE,
           `indices: expected an Int32Array of ${this.batchSize}, got ${describe((settings as { indices?: unknown }).indices)}`,
@@ -104,7 +105,7 @@ export class TrainingStep {
   }
 
   private bytes(settings: StepSettings & StepBatch, to: { images: BufferId; labels: BufferId }): [BufferId, Values][] {
-    if (!("images" in settings) || !(settings.images instanceof Uint8Array))
+    if (!("images" in settings) || !types.isUint8Array(settings.images))
       throw new RevNetError(CODE, "this step takes { images, labels } with the images in a Uint8Array");
     const count = checkBatch(this.spec, settings.images);
     if (count !== this.batchSize) throw new RevNetError(CODE, `images: expected a batch of ${this.batchSize}, got ${count}`);

@@ -3,6 +3,7 @@
  * the metadata the spec and the preprocessing (so that it loads as a model), the run's identity, how far it is, and a SHA-256
  * of every byte.
  */
+import { types } from "node:util";
 import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
 import { parseJson } from "../files/json.js";
@@ -98,7 +99,7 @@ export async function readCheckpoint(file: string): Promise<Checkpoint> {
   const parameters = new Map<string, ParameterTensor>();
   const momenta = new Map<string, ParameterTensor>();
   for (const [name, { shape, data }] of tensors) {
-    if (!(data instanceof Float32Array || data instanceof Float64Array)) throw invalid(`tensor '${name}' is not floating-point`);
+    if (!(types.isFloat32Array(data) || types.isFloat64Array(data))) throw invalid(`tensor '${name}' is not floating-point`);
     if (name.startsWith(MOMENTUM_PREFIX)) momenta.set(name.slice(MOMENTUM_PREFIX.length), { shape, data });
     else parameters.set(name, { shape, data });
   }

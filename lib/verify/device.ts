@@ -1,4 +1,5 @@
 /** Runs the steps of problems on a device: names become buffer ids, outputs come back by name as float64 whatever the device computes in. */
+import { types } from "node:util";
 import type { BufferRecord, DeviceOptions, Op, Session, Values } from "../../binding.js";
 import { native } from "../native/index.js";
 import type { Step, Tensor } from "./problem.js";
@@ -71,7 +72,7 @@ export class Device {
   }
 }
 
-const toFloat64 = (values: Values): Values => (values instanceof Float32Array ? Float64Array.from(values) : values);
+const toFloat64 = (values: Values): Values => (types.isFloat32Array(values) ? Float64Array.from(values) : values);
 
 /** The initial values of a problem's tensors. */
 export function initialValues(tensors: Map<string, Tensor>): Named {

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
+import * as vm from "node:vm";
 import { expect } from "chai";
 import { loadSharp } from "../../lib/data/sharp.js";
 import { readSafetensors, writeSafetensors } from "../../lib/formats/safetensors.js";
@@ -268,6 +269,26 @@ onEveryDevice("a network", ({ options, exact }) => {
     await rejection(network.save(file("no/such/folder")), "ERR_FILE");
   });
 
+  it("takes arrays and Maps of another realm, and labels of any integer type", async () => {
+    const foreign = (source: string) => vm.runInNewContext(source);
+    const { shape, data } = network.parameters.get("head.fc.bias")!;
+    const before = network.weightsSha256();
+    network.setParameters(foreign(`new Map([["head.fc.bias", { shape: [${shape}], data: new Float32Array([${data}]) }]])`));
+    expect(network.weightsSha256()).to.equal(before);
+    const images = randomImages(network.spec, 2);
+    const expected = await network.lossAndGradients(images, [1, 4]);
+    const lists = ["Int8", "Uint8", "Uint8Clamped", "Int16", "Uint16", "Int32", "Uint32"].map((type) => `new ${type}Array([1, 4])`);
+    for (const list of [...lists, "new BigInt64Array([1n, 4n])", "new BigUint64Array([1n, 4n])", "[1, 4]"])
+      expect((await network.lossAndGradients(images, foreign(list))).loss, list).to.equal(expected.loss);
+    for (const list of [
+      "new Uint8Array([1, 5])",
+      "new BigInt64Array([1n, -1n])",
+      "new Float32Array([1, 4])",
+      "new DataView(new ArrayBuffer(2))",
+    ])
+      await rejection(network.lossAndGradients(images, foreign(list)), "ERR_INVALID_ARGUMENT");
+  });
+
   it("refuses parameters of other names, shapes or kinds, and then changes nothing", () => {
     const before = network.weightsSha256();
     const good = { shape: [5], data: new Float32Array(5) };
@@ -277,6 +298,12 @@ onEveryDevice("a network", ({ options, exact }) => {
     refused({ "head.fc.bias": { shape: [5], data: new Float32Array(4) } });
     refused({ "head.fc.bias": { shape: [5], data: [1, 2, 3, 4, "5"] } });
     refused({ "head.fc.bias": { shape: [5], data: { length: 5 } } });
+    for (const value of [Number.NaN, Infinity, -Infinity, 1e39])
+      expect(refused({ "head.fc.bias": { shape: [5], data: [0, 0, value, 0, 0] } })).to.match(/'head\.fc\.bias'.* at index 2/);
+    const [name, { shape, data }] = [...network.parameters].find(([name]) => name.endsWith(".running_var"))!;
+    expect(refused({ [name]: { shape, data: data.map(() => -1) } }))
+      .to.include(name)
+      .and.match(/variance/);
     expect(network.weightsSha256()).to.equal(before);
   });
 
@@ -448,8 +475,8 @@ describe("a saved model", () => {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), "revnet-nan-"));
     const file = path.join(folder, "m.safetensors");
     const network = createNetwork("revnet-38", { device: "cpu" });
-    const bias = network.parameters.get("head.fc.bias")!;
-    network.setParameters({ "head.fc.bias": { shape: bias.shape, data: bias.data.map((_, i) => (i === 3 ? Number.NaN : 0)) } });
+    // What is saved is this copy; setParameters would refuse the value.
+    network.parameters.get("head.fc.bias")!.data[3] = Number.NaN;
     await network.save(file);
     network.dispose();
     expect(await rejection(loadNetwork(file, { device: "cpu" }), "ERR_INVALID_FILE")).to.match(

@@ -145,7 +145,9 @@ describe("a spec", () => {
     refused({ filters: [4, 4, 7] }, /filters\[2\]/, TINY.resnet);
     refused({ input: [7, 8, 3] }, /strides\[1\]: .*2x2 pixels, but stage 1 begins with 7x8/);
     refused({ filters: [8, 4, 4096] }, /filters\[2\]: a bottleneck block is 16384 channels wide/, TINY["revnet, bottleneck"]);
-    refused({ filters: [8192, 8192, 8192], units: [1024, 1024], bottleneck: false }, /parameters/);
+    refused({ filters: [8192, 8192, 8192], units: [512, 512], bottleneck: false }, /parameters/);
+    refused({ filters: [8192, 8192, 8192], units: [1, 1], bottleneck: false }, /parameters/);
+    refused({ units: [1024, 1] }, /units: expected at most 1024 blocks/);
     // A projection takes any size and any width.
     checkSpec({ ...TINY["revnet, bottleneck"], input: [7, 9, 1], filters: [8, 10, 2] });
   });
@@ -202,6 +204,9 @@ describe("a model", () => {
     expect(thrown("ERR_INVALID_SPEC", () => resolveModel(write("a.json", "{")))).to.match(/a\.json' is not JSON/);
     thrown("ERR_INVALID_SPEC", () => resolveModel(write("a.json", "[]")));
     thrown("ERR_INVALID_SPEC", () => resolveModel(write("a.json", { extends: 3 })));
+    for (let i = 0; i < 40; ++i) write(`chain${i}.json`, { extends: i === 0 ? "revnet-38" : `./chain${i - 1}.json` });
+    expect(resolveModel(path.join(folder, "chain20.json")).classes).to.equal(resolveModel("revnet-38").classes);
+    expect(thrown("ERR_INVALID_SPEC", () => resolveModel(path.join(folder, "chain39.json")))).to.match(/at most 32 files/);
     write("a.json", { extends: "./b.json" });
     expect(thrown("ERR_INVALID_SPEC", () => resolveModel(write("b.json", { extends: "./a.json" })))).to.match(
       /b\.json -> a\.json -> b\.json/,
