@@ -3,7 +3,8 @@
  * reads these objects. Every call throws an Error with a `code` (docs/errors.md) on bad input; none ends the process.
  */
 
-export type ElementType = "real" | "fixed" | "byte" | "index";
+/** `hidden` and `gradient` are reals that a device may store in fewer bits: hidden tensors, and gradients of streams. */
+export type ElementType = "real" | "fixed" | "byte" | "index" | "hidden" | "gradient";
 export type Category = "parameters" | "gradients" | "optimizer" | "activations" | "data";
 
 /** `real` takes either float array and gives the backend's own; `fixed` takes and gives Float64Array in the stream's units. */

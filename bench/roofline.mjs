@@ -4,10 +4,12 @@
  * them, for each card, the floor: the least time that this takes; and beside it a model of what launches add.
  *
  *   node bench/roofline.mjs MODEL... [--batch-size 100] [--activations reversible] [--precision tf32] [--gap 1.3e-6] [--tail 2e-6]
+ *                           [--narrow]
  *
  * The model: a kernel starts `gap` seconds after the one before it ends; one whose last block adds up what all blocks left takes
  * `tail` more; and a grid that does not fill its last wave of blocks takes as long as if it did. Gap and tail are assumptions.
  * Bandwidths are what copies reached on these cards; rates of matrix units are the data sheet's at the 0.6 that mma.sync can reach.
+ * `narrow`: as if hidden tensors and gradients of streams were stored in 2 bytes, which the kernels do not do yet.
  * This is no measurement: it is what measurements are to be compared with.
  */
 import { parseArgs } from "node:util";
@@ -28,10 +30,12 @@ const { positionals, values } = parseArgs({
     precision: { type: "string", default: "tf32" },
     gap: { type: "string", default: "1.3e-6" },
     tail: { type: "string", default: "2e-6" },
+    narrow: { type: "boolean", default: false },
   },
 });
 const n = Number(values["batch-size"]);
 const rate = RATES[values.precision];
+const storage = values.narrow ? { stream: 4, hidden: 2, gradient: 2 } : rooflineModule.FLOAT_STORAGE;
 const [gap, tail] = [Number(values.gap), Number(values.tail)];
 
 /** Blocks that a multiprocessor holds at a time: the launch bounds of convolveKernel. */
@@ -51,7 +55,7 @@ const milliseconds = (seconds) => (seconds * 1e3).toFixed(3);
 
 for (const model of positionals.length > 0 ? positionals : ["revnet-38"]) {
   const spec = modelsModule.resolveModel(model);
-  const { kernels, ops } = rooflineModule.stepKernels(spec, n, values.activations);
+  const { kernels, ops } = rooflineModule.stepKernels(spec, n, values.activations, storage);
 
   const rows = new Map();
   const none = () => ({ launches: 0, bytes: 0, flops: 0, times: CARDS.map(() => ({ least: 0, modelled: 0 })) });

@@ -32,7 +32,7 @@ function recordHeadBackward(r: Recorder, forward: Forward, dy: BufferId): Buffer
   });
   const parts = forward.blocks.at(-1)!.y.map((x, i) => ({
     x,
-    dx: r.real("head.gradient", input),
+    dx: r.gradient("head.gradient", input),
     ...r.buffers.norm(norm, i, "batch"),
     ...r.buffers.normGradient(norm, i),
   }));
@@ -101,7 +101,7 @@ function recordShortcutBackward(r: Recorder, shortcut: Shortcut, x: BufferId, dy
     case "identity":
       return dy;
     case "pool": {
-      const dx = r.real("shortcut.gradient", shortcut.input);
+      const dx = r.gradient("shortcut.gradient", shortcut.input);
       r.emit({ op: "shortcutBackward", ...r.extent(shortcut.input), k: shortcut.k, stride: shortcut.stride, dy, dx });
       return dx;
     }
@@ -109,7 +109,7 @@ function recordShortcutBackward(r: Recorder, shortcut: Shortcut, x: BufferId, dy
       const { name, shape } = shortcut.convolution;
       const convolution = { n: r.n, ...shape };
       const weight = `${name}.weight`;
-      const dx = r.real("shortcut.gradient", shape);
+      const dx = r.gradient("shortcut.gradient", shape);
       r.emit({ op: "convolutionBackwardWeights", convolution, x, dy, weightGradient: r.buffers.weightGradient(weight) });
       r.emit({ op: "convolutionBackwardData", convolution, weight: r.buffers.weight(weight), dy, dx });
       return dx;
@@ -123,11 +123,11 @@ function recordStemBackward(r: Recorder, forward: Forward, streamGradients: read
   const { y, argmax } = forward.stem;
   let dy = [...streamGradients];
   if (argmax !== undefined) {
-    const pooled = r.real("stem.pool.gradient", output);
+    const pooled = r.gradient("stem.pool.gradient", output);
     r.emit({ op: "maxPoolBackward", ...r.extent(output), dy, argmax, dx: pooled });
     dy = [pooled];
   }
-  const dx = r.real("stem.gradient", output);
+  const dx = r.gradient("stem.gradient", output);
   r.emit({
     op: "batchNormReluBackward",
     ...r.extent(output),

@@ -78,6 +78,11 @@ export class Recorder implements Program {
     return this.local(name, "real", this.elements(extent));
   }
 
+  /** The gradient of a stream [n][h][w][c]. */
+  gradient(name: string, extent: Extent): BufferId {
+    return this.local(name, "gradient", this.elements(extent));
+  }
+
   /** A residual stream [n][h][w][c]. */
   stream(name: string, extent: Extent): BufferId {
     return this.local(name, this.streamType, this.elements(extent));
@@ -85,7 +90,7 @@ export class Recorder implements Program {
 
   /** The hidden tensors of F or G: the output of every layer but the last. */
   hidden(f: ResidualFunction): BufferId[] {
-    return f.layers.slice(0, -1).map(({ name, shape }) => this.real(name, convolutionOutput(shape)));
+    return f.layers.slice(0, -1).map(({ name, shape }) => this.local(name, "hidden", this.elements(convolutionOutput(shape))));
   }
 
   elements({ h, w, c }: Extent): number {

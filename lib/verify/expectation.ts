@@ -17,7 +17,7 @@
 import type { Values } from "../../binding.js";
 import { type Device, initialValues, type Named, tensorsOf } from "./device.js";
 import { type Case, generate } from "./families.js";
-import { type Problem, STREAM_STEP, type Step, toStreamGrid } from "./problem.js";
+import { isNumber, type Problem, STREAM_STEP, type Step, toStreamGrid } from "./problem.js";
 import { Random } from "./random.js";
 
 const FLOAT_ROUNDING = 2 ** -24;
@@ -47,8 +47,8 @@ function representable(problem: Problem, values: Named): Named {
   return new Map(
     [...values].map(([name, value]): [string, Values] => {
       const type = problem.tensors.get(name)?.type;
-      if (type === "real") return [name, Float64Array.from(value, Math.fround)];
-      return [name, type === "fixed" ? Float64Array.from(value, toStreamGrid) : value];
+      if (type === "fixed") return [name, Float64Array.from(value, toStreamGrid)];
+      return [name, isNumber(type) ? Float64Array.from(value, Math.fround) : value];
     }),
   );
 }
@@ -57,9 +57,8 @@ function representable(problem: Problem, values: Named): Named {
 function moved(problem: Problem, values: Named, random: Random, movement = MOVEMENT): Named {
   return new Map(
     [...values].map(([name, value]): [string, Values] => {
-      const type = problem.tensors.get(name)?.type;
-      const isNumber = type === "real" || type === "fixed";
-      return [name, isNumber ? Float64Array.from(value, (x) => x * (1 + movement * (2 * random.uniform() - 1))) : value];
+      const movable = isNumber(problem.tensors.get(name)?.type);
+      return [name, movable ? Float64Array.from(value, (x) => x * (1 + movement * (2 * random.uniform() - 1))) : value];
     }),
   );
 }

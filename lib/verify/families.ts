@@ -1,6 +1,6 @@
 /** One generator for each family of ops: from a case's parameters to a problem. */
 import type { Convolution } from "../../binding.js";
-import { inputElements, outEdge, outputElements, Problem, type Stream } from "./problem.js";
+import { inputElements, isNumber, outEdge, outputElements, Problem, type Stream } from "./problem.js";
 
 interface Extent {
   n: number;
@@ -70,7 +70,7 @@ const generators: { [F in Family]: Generator<F> } = {
     const x = problem.normal("x", "real", elements, 1.5, 0.3);
     const norm = problem.norm("norm", c, problem.statisticsOf(x, extent));
     const names = halves(parts);
-    const dy = names.map((part) => problem.normal(`dy${part}`, "real", elements / parts));
+    const dy = names.map((part) => problem.normal(`dy${part}`, "gradient", elements / parts));
     const y = names.map((part) => problem.output(`y${part}`, elements / parts, yType));
     const dx = problem.output("dx", elements);
     problem.forward.push({ op: "batchNormReluForward", ...extent, ...norm, x, y });
@@ -84,8 +84,8 @@ const generators: { [F in Family]: Generator<F> } = {
     const elements = (n * h * w * k) / stride ** 2;
     const x = problem.normal("x", stream, inputElements(extent));
     const y = problem.output("y", elements, stream);
-    const dy = problem.normal("dy", "real", elements);
-    const dx = problem.output("dx", inputElements(extent));
+    const dy = problem.normal("dy", "gradient", elements);
+    const dx = problem.output("dx", inputElements(extent), "gradient");
     problem.forward.push({ op: "shortcutForward", ...extent, k, stride, x, y });
     problem.backward.push({ op: "shortcutBackward", ...extent, k, stride, dy, dx });
     problem.loss.push([y, dy]);
@@ -100,7 +100,7 @@ const generators: { [F in Family]: Generator<F> } = {
     const elements = n * outEdge(h, window) * outEdge(w, window) * c;
     const names = halves(parts);
     const y = names.map((part) => problem.output(`y${part}`, elements / parts, yType));
-    const dy = names.map((part) => problem.normal(`dy${part}`, "real", elements / parts));
+    const dy = names.map((part) => problem.normal(`dy${part}`, "gradient", elements / parts));
     const argmax = problem.output("argmax", elements, "byte");
     // Back through the pool to d loss / d norm(x), and from there through the norm.
     const dActivation = problem.output("dActivation", inputElements(extent));
@@ -174,8 +174,8 @@ const generators: { [F in Family]: Generator<F> } = {
     );
     const y = alias ? problem.normal("y", stream, f.elements) : problem.output("y", f.elements, stream);
     const base = alias ? y : problem.normal("base", stream, f.elements);
-    const dy = problem.normal("dy", "real", f.elements);
-    const dx = alias ? dy : problem.normal("dx", "real", n * h * w * c);
+    const dy = problem.normal("dy", "gradient", f.elements);
+    const dx = alias ? dy : problem.normal("dx", "gradient", n * h * w * c);
     problem.forward.push({
       op: "residualForward",
       function: f.layers,
@@ -205,8 +205,8 @@ const generators: { [F in Family]: Generator<F> } = {
     const f = residualFunction(problem, "f", block, problem.statisticsOf(stream2, extent), running);
     const g = residualFunction(problem, "g", block, statistics1, running);
     for (const name of f.hidden) problem.scratch.add(name);
-    const gradient1 = problem.normal("gradient1", "real", elements);
-    const gradient2 = problem.normal("gradient2", "real", elements);
+    const gradient1 = problem.normal("gradient1", "gradient", elements);
+    const gradient2 = problem.normal("gradient2", "gradient", elements);
     const both = { f: f.layers, g: g.layers, stream1, stream2, hidden: f.hidden };
     const outOfRange = problem.input("outOfRange", "index", Int32Array.of(0));
     problem.forward.push({ op: "reversibleForward", ...both, computeStatistics: !running, ...written, outOfRange });
@@ -302,7 +302,9 @@ function residualFunction(
       ...("gamma" in layer ? problem.normGradient(`${prefix}.${i + 1}`, layer.convolution.c) : {}),
     })),
     // F and G of a reversible block share these.
-    hidden: layers.slice(0, -1).map(({ convolution }, i) => problem.output(`hidden${i + 1}`, outputElements(convolution))),
+    hidden: layers
+      .slice(0, -1)
+      .map(({ convolution }, i) => problem.output(`hidden${i + 1}`, outputElements(convolution), "hidden")),
     elements: outputElements((layers.at(-1) as { convolution: Convolution }).convolution),
   };
 }
@@ -311,7 +313,7 @@ function residualFunction(
 export function generate({ family, seed, stream, shifted, ...parameters }: Case, attempt = 0): Problem {
   const problem = new Problem(seed + 7919 * attempt);
   (generators[family] as Generator<Family>)(problem, parameters as never, stream);
-  if (shifted) for (const tensor of problem.tensors.values()) tensor.shifted = tensor.type === "real" || tensor.type === "fixed";
+  if (shifted) for (const tensor of problem.tensors.values()) tensor.shifted = isNumber(tensor.type);
   return problem;
 }
 

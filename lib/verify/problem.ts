@@ -21,6 +21,8 @@ export type Stream = "real" | "fixed";
 
 /** The grid of a 32-bit stream and the precision of a 32-bit float: what every device can hold. */
 export const STREAM_STEP = 2 ** -22;
+/** Whether tensors of the type hold numbers, not indices or bytes. */
+export const isNumber = (type: ElementType | undefined): boolean => type !== undefined && type !== "index" && type !== "byte";
 export const toStreamGrid = (value: number): number => Math.round(value / STREAM_STEP) * STREAM_STEP;
 
 export class Problem {
@@ -49,7 +51,7 @@ export class Problem {
   }
 
   /** Adds a tensor of normal random values, which every device can represent exactly. */
-  normal(name: string, type: Stream, elements: number, scale = 1, mean = 0): string {
+  normal(name: string, type: ElementType, elements: number, scale = 1, mean = 0): string {
     const round = (value: number): number => toStreamGrid(Math.fround(value));
     return this.input(
       name,

@@ -22,8 +22,17 @@ export interface Kernel {
   readonly tail?: boolean;
 }
 
-/** Bytes of a number in device memory, in every precision. */
+/** Bytes of a parameter or a statistic. */
 const FLOAT = 4;
+
+/** Bytes of the numbers that most of a step's bytes are: those of images and streams, hidden tensors, and gradients of streams. */
+export interface Storage {
+  readonly stream: number;
+  readonly hidden: number;
+  readonly gradient: number;
+}
+/** As native/cuda stores them, in every precision. */
+export const FLOAT_STORAGE: Storage = { stream: 4, hidden: 4, gradient: 4 };
 
 const shapeOf = (c: Convolution) => ({
   input: elements(c),
@@ -50,13 +59,14 @@ const blocksOf = (elements: number, channels: number): number =>
   Math.min(Math.ceil(elements / channels / 128), 512) * Math.ceil(channels / 64);
 
 /** y = base + q(F(x)), or without the addition. */
-function forward(layers: readonly { convolution: Convolution }[], adds: boolean): Kernel[] {
+function forward(layers: readonly { convolution: Convolution }[], adds: boolean, storage: Storage): Kernel[] {
   return layers.map(({ convolution }, i) => {
     const { input, output } = shapeOf(convolution);
-    const base = adds && i === layers.length - 1 ? output : 0;
+    const last = i === layers.length - 1;
+    const written = (last ? storage.stream : storage.hidden) * output * (last && adds ? 2 : 1);
     return {
       kernel: "convolve, forward",
-      bytes: FLOAT * (input + output + base),
+      bytes: (i === 0 ? storage.stream : storage.hidden) * input + written,
       flops: flopsOf(convolution),
       blocks: blocksOf(output, convolution.k),
       tail: true,
@@ -64,38 +74,41 @@ function forward(layers: readonly { convolution: Convolution }[], adds: boolean)
   });
 }
 
-function backward(layers: readonly Layer[]): Kernel[] {
+function backward(layers: readonly Layer[], { stream, hidden, gradient }: Storage): Kernel[] {
   const kernels: Kernel[] = [];
   let partials = 0;
   for (let i = layers.length - 1; i >= 0; i--) {
     const { convolution, statistics } = layers[i]!;
-    const { input, output, weights } = shapeOf(convolution);
-    // The gradient of an inner tensor is read through the norm above it: dz and the tensor itself.
-    const gradient = i === layers.length - 1 ? output : 2 * output;
+    const shape = shapeOf(convolution);
+    const input = (i === 0 ? stream : hidden) * shape.input;
+    // The gradient of an inner tensor is read through the norm above it: dz, which is stored like a hidden tensor, and the tensor.
+    const dy = (i === layers.length - 1 ? gradient : 2 * hidden) * shape.output;
     const split = splits(convolution);
     const flops = flopsOf(convolution);
-    kernels.push({ kernel: "weights gradient", bytes: FLOAT * (input + gradient + weights * split), flops });
+    kernels.push({ kernel: "weights gradient", bytes: input + dy + FLOAT * shape.weights * split, flops });
     kernels.push({
       kernel: "convolve, backward data",
-      bytes: FLOAT * (gradient + input + (statistics === undefined ? 0 : input)),
+      bytes: dy + hidden * shape.input + (statistics === undefined ? 0 : input),
       flops,
-      blocks: blocksOf(input, convolution.c),
+      blocks: blocksOf(shape.input, convolution.c),
       tail: statistics !== undefined,
     });
-    if (split > 1) partials += weights * (split + 1);
+    if (split > 1) partials += shape.weights * (split + 1);
   }
   const [first] = layers;
   if (partials > 0) kernels.push({ kernel: "sum of partial weights", bytes: FLOAT * partials });
-  const { input } = shapeOf(first!.convolution);
-  kernels.push({ kernel: "add gradient", bytes: FLOAT * input * (first!.statistics === undefined ? 3 : 4) });
+  const read = hidden + (first!.statistics === undefined ? 0 : stream);
+  kernels.push({ kernel: "add gradient", bytes: (read + 2 * gradient) * shapeOf(first!.convolution).input });
   return kernels;
 }
 
-const shortcut = (op: Extent & { k: number; stride: number }): Kernel[] => [
-  { kernel: "shortcut", bytes: FLOAT * (elements(op) + (elements(op) / op.c / op.stride ** 2) * op.k) },
+const shortcut = (op: Extent & { k: number; stride: number }, size: number): Kernel[] => [
+  { kernel: "shortcut", bytes: size * (elements(op) + (elements(op) / op.c / op.stride ** 2) * op.k) },
 ];
 const pooled = ({ n, h, w, c }: Extent): number => n * (Math.floor((h - 1) / 2) + 1) * (Math.floor((w - 1) / 2) + 1) * c;
-const maxPool = (op: Extent): Kernel[] => [{ kernel: "max pool", bytes: FLOAT * elements(op) + 5 * pooled(op) }];
+const maxPool = (op: Extent, size: number): Kernel[] => [
+  { kernel: "max pool", bytes: size * elements(op) + (size + 1) * pooled(op) },
+];
 const linear = ({ n, in: inputs, out }: { n: number; in: number; out: number }): Kernel => ({
   kernel: "linear",
   bytes: FLOAT * (n * inputs + inputs * out + n * out),
@@ -103,21 +116,22 @@ const linear = ({ n, in: inputs, out }: { n: number; in: number; out: number }):
 });
 
 /** The kernels of an op alone, as native/cuda launches them, but for what is prepared for all ops. */
-function kernelsOf(op: Op): Kernel[] {
+function kernelsOf(op: Op, storage: Storage): Kernel[] {
+  const { stream, gradient } = storage;
   switch (op.op) {
     case "gatherBatch":
       return [{ kernel: "gather", bytes: 5 * elements(op) }];
     case "convolutionForward":
-      return forward([op], false);
+      return forward([op], false, storage);
     case "convolutionBackwardData": {
       const { input, output } = shapeOf(op.convolution);
-      const bytes = FLOAT * (input + output);
+      const bytes = gradient * (input + output);
       return [{ kernel: "convolve, backward data", bytes, flops: flopsOf(op.convolution) }];
     }
     case "convolutionBackwardWeights": {
       const { input, output, weights } = shapeOf(op.convolution);
       const split = splits(op.convolution);
-      const bytes = FLOAT * (input + output + weights * split);
+      const bytes = stream * input + gradient * output + FLOAT * weights * split;
       return [
         { kernel: "weights gradient", bytes, flops: flopsOf(op.convolution) },
         ...(split > 1 ? [{ kernel: "sum of partial weights", bytes: FLOAT * weights * (split + 1) }] : []),
@@ -127,23 +141,25 @@ function kernelsOf(op: Op): Kernel[] {
       return [{ kernel: "batch norm", bytes: FLOAT * 2 * elements(op) }];
     case "batchNormReluBackward":
       return [
-        { kernel: "batch norm, backward sums", bytes: FLOAT * 2 * elements(op), tail: true },
-        { kernel: "batch norm, backward", bytes: FLOAT * 3 * elements(op) },
+        { kernel: "batch norm, backward sums", bytes: (stream + gradient) * elements(op), tail: true },
+        { kernel: "batch norm, backward", bytes: (stream + 2 * gradient) * elements(op) },
       ];
     case "updateRunningStatistics":
       return [{ kernel: "running statistics", bytes: 0 }];
     case "shortcutForward":
+      return shortcut(op, stream);
     case "shortcutBackward":
-      return shortcut(op);
+      return shortcut(op, gradient);
     case "maxPoolForward":
+      return maxPool(op, stream);
     case "maxPoolBackward":
-      return maxPool(op);
+      return maxPool(op, gradient);
     case "globalAveragePoolForward":
       return op.parts.map(() => ({ kernel: "average pool", bytes: FLOAT * elements(op) }));
     case "globalAveragePoolBackward":
       return op.parts.flatMap(() => [
         { kernel: "average pool, backward sums", bytes: FLOAT * elements(op), tail: true },
-        { kernel: "average pool, backward", bytes: FLOAT * 2 * elements(op) },
+        { kernel: "average pool, backward", bytes: (stream + gradient) * elements(op) },
       ]);
     case "linearForward":
       return [linear(op)];
@@ -152,14 +168,14 @@ function kernelsOf(op: Op): Kernel[] {
     case "softmaxCrossEntropy":
       return [{ kernel: "cross-entropy", bytes: FLOAT * 2 * op.n * op.classes, tail: true }];
     case "residualForward":
-      return forward(op.function, true);
+      return forward(op.function, true, storage);
     case "residualBackward":
-      return backward(op.function);
+      return backward(op.function, storage);
     case "reversibleForward":
     case "reversibleInverse":
-      return [...forward(op.f, true), ...forward(op.g, true)];
+      return [...forward(op.f, true, storage), ...forward(op.g, true, storage)];
     case "reversibleBackward":
-      return [op.g, op.f].flatMap((layers) => [...forward(layers, true), ...backward(layers)]);
+      return [op.g, op.f].flatMap((layers) => [...forward(layers, true, storage), ...backward(layers, storage)]);
     case "sgdUpdate":
       return [{ kernel: "sgd", bytes: FLOAT * 5 * op.elements }];
     case "copy":
@@ -190,12 +206,12 @@ function prepare(ops: readonly Op[]): Kernel {
 const TOGETHER: { readonly [op: string]: number } = { updateRunningStatistics: 64, shortcutForward: 2, shortcutBackward: 2 };
 
 /** The kernels of a program. */
-export function launchesOf(ops: readonly Op[]): Kernel[] {
+export function launchesOf(ops: readonly Op[], storage: Storage): Kernel[] {
   const kernels = [prepare(ops)];
   let together = 0;
   for (const [i, op] of ops.entries()) {
     together = op.op === ops[i - 1]?.op && together < (TOGETHER[op.op] ?? 1) ? together + 1 : 1;
-    const own = kernelsOf(op);
+    const own = kernelsOf(op, storage);
     if (together === 1) kernels.push(...own);
     else kernels.push({ ...own[0]!, bytes: kernels.pop()!.bytes + own[0]!.bytes });
   }
@@ -203,12 +219,17 @@ export function launchesOf(ops: readonly Op[]): Kernel[] {
 }
 
 /** The kernels of a training step with fixed-point streams on n images of a data set, and how many ops they belong to. */
-export function stepKernels(spec: NetworkSpec, n: number, activations: Activations): { kernels: Kernel[]; ops: number } {
+export function stepKernels(
+  spec: NetworkSpec,
+  n: number,
+  activations: Activations,
+  storage = FLOAT_STORAGE,
+): { kernels: Kernel[]; ops: number } {
   const topology = buildTopology(spec);
   const buffers = new NetworkBuffers(topology);
   const images = buffers.add({ name: "images", type: "byte", elements: n * imageElements(spec), category: "data" });
   const labels = buffers.add({ name: "labels", type: "index", elements: n, category: "data" });
   const source = { type: "dataset", images, labels, count: n, padding: 4, flip: true, scale: 1 / 255 } as const;
   const { ops } = trainingProgram(topology, buffers, { n, activations, streams: "fixed", source });
-  return { kernels: launchesOf(ops), ops: ops.length };
+  return { kernels: launchesOf(ops, storage), ops: ops.length };
 }

@@ -54,7 +54,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
   static void deliver(Napi::Env env, Napi::Function, Channel*, Outcome* outcome);
 
   std::string description_;
-  std::array<size_t, 4> elementBytes_{};
+  std::array<size_t, kElementTypes> elementBytes_{};
   std::shared_ptr<StepRunner> runner_;
   Channel* channel_ = nullptr;  // null until the first job; lives at least as long as promises are pending
   size_t pending_ = 0;

@@ -9,14 +9,16 @@
 namespace revnet {
 
 // Backends choose the machine type: `real` is float (float64 on the reference backend); `fixed` is a residual stream, int32
-// with 22 fraction bits (int64 with 40 on the reference backend).
-enum class ElementType : uint8_t { Real, Fixed, Byte, Index };
+// with 22 fraction bits (int64 with 40 on the reference backend). `hidden` (the hidden tensors of residual functions) and
+// `gradient` (the gradients of streams) are reals that a backend may store in fewer bits: most of a step's bytes are theirs.
+enum class ElementType : uint8_t { Real, Fixed, Byte, Index, Hidden, Gradient };
 
 // What memory is reported under. Planned categories (Activations) live in the arena; the others are held from start to end.
 enum class Category : uint8_t { Parameters, Gradients, Optimizer, Activations, Data };
 constexpr int kCategories = 5;
+constexpr int kElementTypes = 6;
 
-constexpr const char* kElementTypeNames[] = {"real", "fixed", "byte", "index"};
+constexpr const char* kElementTypeNames[] = {"real", "fixed", "byte", "index", "hidden", "gradient"};
 constexpr const char* kCategoryNames[] = {"parameters", "gradients", "optimizer", "activations", "data"};
 
 // A set of element types, for operands that may be either.
@@ -26,6 +28,8 @@ constexpr Types kReal = bit(ElementType::Real);
 constexpr Types kFixed = bit(ElementType::Fixed);
 constexpr Types kByte = bit(ElementType::Byte);
 constexpr Types kIndex = bit(ElementType::Index);
+constexpr Types kHidden = kReal | bit(ElementType::Hidden);
+constexpr Types kGradient = kReal | bit(ElementType::Gradient);
 // A residual stream: fixed point (exact) or real (the paper's arithmetic).
 constexpr Types kStream = kReal | kFixed;
 

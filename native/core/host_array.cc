@@ -44,6 +44,8 @@ void toMachine(const Backend& backend, const BufferSpec& spec, const HostArray& 
 
   switch (spec.type) {
     case ElementType::Real:
+    case ElementType::Hidden:
+    case ElementType::Gradient:
       if (const auto* f = std::get_if<std::vector<float>>(&values)) return elementBytes == 4 ? send(*f) : send(convert<double>(*f));
       if (const auto* d = std::get_if<std::vector<double>>(&values)) return elementBytes == 8 ? send(*d) : send(convert<float>(*d));
       throw refuse("a Float32Array or Float64Array");
@@ -71,6 +73,8 @@ HostArray fromMachine(const Backend& backend, const BufferSpec& spec, const std:
   const size_t elementBytes = backend.elementBytes(spec.type);
   switch (spec.type) {
     case ElementType::Real:
+    case ElementType::Hidden:
+    case ElementType::Gradient:
       if (elementBytes == 4) return fetch(std::vector<float>(count));
       return fetch(std::vector<double>(count));
     case ElementType::Fixed:

@@ -4,6 +4,9 @@
 // A record's `visit` names every field once, in order, with each operand's access (read, overwritten, updated), its allowed
 // element types and its element count. Reading records from JavaScript, validation and planning are visitors.
 //
+// Element types: where nothing is said, real. Hidden tensors may have the type `hidden` instead, and gradients of streams, which an op
+// gets as dy and gives as dx, the type `gradient` (buffer.h).
+//
 // Layouts: images and activations are NHWC, convolution weights [kernel][kernel][c][k] (HWIO), statistics [2][c]: batch mean,
 // then biased batch variance. "Norm" is batch normalisation with given statistics followed by ReLU:
 //   relu(gamma * (x - mean) / sqrt(variance + epsilon) + beta).
@@ -115,7 +118,7 @@ struct ResidualGradient {
 using Hidden = std::vector<Operand>;
 template <class V>
 void visitHidden(V& v, Hidden& hidden, const ResidualFunction& function, Access access) {
-  v.operands("hidden", hidden, access, kReal,
+  v.operands("hidden", hidden, access, kHidden,
              [&](size_t i) { return i < function.layers.size() ? function.layers[i].convolution.outputElements() : 0; });
   if (hidden.size() + 1 != function.layers.size()) throw invalid("hidden: expected one tensor fewer than layers");
 }
@@ -216,8 +219,8 @@ struct ConvolutionBackwardData {
   void visit(V& v) {
     v.convolution("convolution", convolution);
     v.operand("weight", weight, Access::Read, kReal, convolution.weightElements());
-    v.operand("dy", dy, Access::Read, kReal, convolution.outputElements());
-    v.operand("dx", dx, Access::Write, kReal, convolution.inputElements());
+    v.operand("dy", dy, Access::Read, kGradient, convolution.outputElements());
+    v.operand("dx", dx, Access::Write, kGradient, convolution.inputElements());
   }
 };
 
@@ -235,7 +238,7 @@ struct ConvolutionBackwardWeights {
     v.convolution("convolution", convolution);
     norm.visit(v, Access::Read, convolution.c);
     v.operand("x", x, Access::Read, kStream, convolution.inputElements());
-    v.operand("dy", dy, Access::Read, kReal, convolution.outputElements());
+    v.operand("dy", dy, Access::Read, kGradient, convolution.outputElements());
     v.operand("weightGradient", weightGradient, Access::Write, kReal, convolution.weightElements());
   }
 };
@@ -279,8 +282,8 @@ struct BatchNormReluBackward {
     if (!norm) throw invalid("batchNormReluBackward: statistics are missing");
     gradient.visit(v, extent.c);
     v.operand("x", x, Access::Read, kReal, extent.elements());
-    visitHalves(v, "dy", dy, Access::Read, kReal, extent.elements(), extent.c);
-    v.operand("dx", dx, Access::Write, kReal, extent.elements());
+    visitHalves(v, "dy", dy, Access::Read, kGradient, extent.elements(), extent.c);
+    v.operand("dx", dx, Access::Write, kGradient, extent.elements());
   }
 };
 
@@ -347,8 +350,8 @@ struct ShortcutBackward {
   template <class V>
   void visit(V& v) {
     shortcut.visit(v);
-    v.operand("dy", dy, Access::Read, kReal, shortcut.outputElements());
-    v.operand("dx", dx, Access::Write, kReal, shortcut.extent.elements());
+    v.operand("dy", dy, Access::Read, kGradient, shortcut.outputElements());
+    v.operand("dx", dx, Access::Write, kGradient, shortcut.extent.elements());
   }
 };
 
@@ -390,9 +393,9 @@ struct MaxPoolBackward {
   template <class V>
   void visit(V& v) {
     extent.visit(v);
-    visitHalves(v, "dy", dy, Access::Read, kReal, outputElements(), extent.c);
+    visitHalves(v, "dy", dy, Access::Read, kGradient, outputElements(), extent.c);
     v.operand("argmax", argmax, Access::Read, kByte, outputElements());
-    v.operand("dx", dx, Access::Write, kReal, extent.elements());
+    v.operand("dx", dx, Access::Write, kGradient, extent.elements());
   }
 };
 
@@ -439,7 +442,7 @@ struct GlobalAveragePoolBackward {
       if (!part.norm) throw invalid("globalAveragePoolBackward: statistics are missing");
       part.gradient.visit(v, extent.c);
       v.operand("x", part.x, Access::Read, kStream, extent.elements());
-      v.operand("dx", part.dx, Access::Write, kReal, extent.elements());
+      v.operand("dx", part.dx, Access::Write, kGradient, extent.elements());
     });
     v.operand("dy", dy, Access::Read, kReal, static_cast<int64_t>(parts.size()) * extent.n * extent.c);
   }
@@ -560,8 +563,8 @@ struct ResidualBackward {
     gradient.visit(v, "gradient", function);
     v.operand("x", x, Access::Read, kStream, function.inputElements());
     visitHidden(v, hidden, function, Access::Read);
-    v.operand("dy", dy, Access::Read, kReal, function.outputElements());
-    v.operand("dx", dx, Access::Update, kReal, function.inputElements());
+    v.operand("dy", dy, Access::Read, kGradient, function.outputElements());
+    v.operand("dx", dx, Access::Update, kGradient, function.inputElements());
   }
 };
 
@@ -643,8 +646,8 @@ struct ReversibleBackward {
     v.operand("stream1", stream1, Access::Update, kStream, f.outputElements());
     v.operand("stream2", stream2, Access::Update, kStream, f.inputElements());
     v.sameType(stream1, stream2);
-    v.operand("gradient1", gradient1, Access::Update, kReal, f.outputElements());
-    v.operand("gradient2", gradient2, Access::Update, kReal, f.inputElements());
+    v.operand("gradient1", gradient1, Access::Update, kGradient, f.outputElements());
+    v.operand("gradient2", gradient2, Access::Update, kGradient, f.inputElements());
     visitHidden(v, hidden, f, Access::Write);
   }
 };

@@ -37,7 +37,9 @@ class ReferenceBackend final : public Backend {
   int fractionBits() const override { return kFractionBits; }
   size_t elementBytes(ElementType type) const override {
     switch (type) {
-      case ElementType::Real: return sizeof(double);
+      case ElementType::Real:
+      case ElementType::Hidden:
+      case ElementType::Gradient: return sizeof(double);
       case ElementType::Fixed: return sizeof(int64_t);
       case ElementType::Index: return sizeof(int32_t);
       case ElementType::Byte: break;
