@@ -4,8 +4,8 @@
 // A record's `visit` names every field once, in order, with each operand's access (read, overwritten, updated), its allowed
 // element types and its element count. Reading records from JavaScript, validation and planning are visitors.
 //
-// Element types: where nothing is said, real. Hidden tensors may have the type `hidden` instead, and gradients of streams, which an op
-// gets as dy and gives as dx, the type `gradient` (buffer.h).
+// Element types: where nothing is said, real. Hidden tensors may have the type `hidden` instead, and gradients of streams, which an
+// op gets as dy and gives as dx, the type `gradient` (buffer.h).
 //
 // Layouts: images and activations are NHWC, convolution weights [kernel][kernel][c][k] (HWIO), statistics [2][c]: batch mean,
 // then biased batch variance. "Norm" is batch normalisation with given statistics followed by ReLU:
