@@ -52,7 +52,7 @@ export const doctor = defineCommand({
           build.cuda === null ? "not in this build" : `${build.cuda}, for architectures ${build.cudaArchitectures.join(", ")}`,
         ],
         ["CUDA driver", build.cudaDriver === null ? "none found" : `knows CUDA up to ${build.cudaDriver}`],
-        ["instructions", build.isas.join(", ") || "none beyond the portable code"],
+        ["instructions", `${build.isas.join(", ")} (all with the same bits)`],
         ...devices.map(({ name, available, description }) => [
           `device ${name}`,
           `${available ? "available" : "not available"}: ${description}`,

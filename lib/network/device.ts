@@ -11,7 +11,10 @@ export interface DeviceOptions {
   readonly device?: string | undefined;
   /** CPU threads; default: one for each processor that the system offers. */
   readonly threads?: number | undefined;
-  /** CPU instruction set; default "auto": the widest. */
+  /**
+   * CPU instruction set: "avx512", "avx2", "neon", "portable"; default "auto": the widest, or the one that the environment variable
+   * REVNET_ISA names. All give the same bits.
+   */
   readonly isa?: string | undefined;
   /**
    * What convolutions multiply: "float32" (default), or operands rounded to "tf32" or "bfloat16" for a GPU's tensor cores. Sums,
@@ -35,16 +38,17 @@ export interface DeviceChoice {
 
 const CODE = "ERR_INVALID_ARGUMENT";
 const MAX_THREADS = 1024;
-const ISAS = ["auto", "avx512", "avx2", "portable"] as const;
+const ISAS = ["auto", "avx512", "avx2", "neon", "portable"] as const;
 
 /** @throws RevNetError ERR_INVALID_ARGUMENT for a name that is no device's. Whether the device is there, the session finds out. */
 export function chooseDevice({ device = "auto", threads, isa, precision, poison }: DeviceOptions): DeviceChoice {
   if (typeof device !== "string") throw new RevNetError(CODE, `device: expected a name, got ${describe(device)}`);
   if (!/^(auto|cpu|reference|cuda(:\d{1,3})?)$/.test(device))
     throw new RevNetError(CODE, `device: ${unknownMessage("device", device, ["auto", "cpu", "cuda", "cuda:0", "reference"])}`);
+  const instructions = isa ?? (process.env.REVNET_ISA || undefined);
   const rest = {
     threads: threads === undefined ? processorCount() : checkInteger(threads, 1, MAX_THREADS, "threads", CODE),
-    ...(isa !== undefined && { isa: checkChoice(isa, ISAS, "isa", CODE) }),
+    ...(instructions !== undefined && { isa: checkChoice(instructions, ISAS, isa === undefined ? "REVNET_ISA" : "isa", CODE) }),
     ...(precision !== undefined && { precision: checkChoice(precision, PRECISIONS, "precision", CODE) }),
     ...(poison !== undefined && { poison: checkBoolean(poison, "poison", CODE) }),
   };

@@ -17,7 +17,11 @@ std::vector<const CpuKernels*> usableKernels() {
     usable.push_back(&kAvx512Kernels);
   if (avx2) usable.push_back(&kAvx2Kernels);
 #endif
+#if defined(__aarch64__)
+  usable.push_back(&kNeonKernels);
+#else
   usable.push_back(&kPortableKernels);
+#endif
   return usable;
 }
 

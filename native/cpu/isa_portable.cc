@@ -1,8 +1,8 @@
-// All kernels in four-lane vectors that the compiler maps to whatever the target has (SSE2, NEON).
+// All kernels in plain C++, for processors without the instruction sets of the other units.
 #define REVNET_ISA portable
-#define REVNET_LANES 4
+#define REVNET_REGISTERS "cpu/registers/portable.h"
 #include "cpu/kernels/run.h"
 
 namespace revnet {
-const CpuKernels kPortableKernels{"portable", REVNET_LANES, portable::workspaceBytes, portable::runOp};
+const CpuKernels kPortableKernels{"portable", portable::workspaceBytes, portable::runOp};
 }

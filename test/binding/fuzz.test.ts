@@ -189,7 +189,7 @@ const call = fc.oneof(
   calls("run", mutated([0, [[0, new Float64Array(36)]], [0, 1]])),
   calls("write", mutated([0, new Float64Array(36)])),
   calls("plan", mutated([{ device: "reference", threads: 1 }, buffers, program])),
-  calls("plan", mutated([{ device: "cpu", threads: 2, isa: "portable", poison: true }, buffers, program])),
+  calls("plan", mutated([{ device: "cpu", threads: 2, isa: "auto", poison: true }, buffers, program])),
   calls("philox", mutated([7n, 1, 2, "shuffle", 8])),
   calls("construct", mutated([{ device: "reference", threads: 1 }])),
   ...["read", "planned", "elementBytes", "addProgram", "addBuffer", "allocated"].map((method) => calls(method, junkList)),

@@ -1,5 +1,6 @@
 /** Exactness: the same bits reversible or stored, on any number of threads, and nothing is changed that only looks. */
 import { expect } from "chai";
+import { native } from "../../lib/native/index.js";
 import { createNetwork } from "../../lib/network/network.js";
 import { BATCH, onEveryDevice, randomImages, randomSplit, STEP, TINY, trained } from "./support.js";
 
@@ -24,6 +25,16 @@ onEveryDevice("a network's training", ({ options, name }) => {
         for (const threads of [2, 3]) expect(await weightsAfterTraining(spec, { ...options, threads }, "reversible")).to.equal(one);
       });
   }
+
+  if (name === "cpu")
+    it("gives the same bits on every instruction set of the processor", async () => {
+      for (const spec of [TINY.revnet!, TINY["revnet, bottleneck"]!, TINY["revnet, ImageNet stem"]!]) {
+        const [widest, ...others] = native.buildInfo().isas;
+        const expected = await weightsAfterTraining(spec, { ...options, isa: widest }, "reversible");
+        for (const isa of others)
+          expect(await weightsAfterTraining(spec, { ...options, isa }, "reversible"), isa).to.equal(expected);
+      }
+    });
 
   it("is reversed exactly with fixed-point streams, and nearly with float32 ones", async () => {
     for (const spec of [TINY.revnet!, TINY["revnet, bottleneck"]!, TINY["revnet, ImageNet stem"]!]) {

@@ -158,7 +158,7 @@ describe("the reference backend", () => fixedStreamsSuite({ device: "reference" 
 
 describe("the cpu backend", () => {
   const { isas } = native.buildInfo();
-  for (const isa of ["avx512", "avx2", "portable"]) {
+  for (const isa of ["avx512", "avx2", "neon", "portable"]) {
     if (isas.includes(isa)) describe(isa, () => backendSuite({ device: "cpu", isa }));
     else describe.skip(`${isa} (this processor or build has only ${isas.join(", ")})`, () => it("is skipped", () => {}));
   }

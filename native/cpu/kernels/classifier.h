@@ -15,7 +15,8 @@ inline void run(const LinearForward& op, const Memory& memory, ThreadPool& pool)
     for (size_t o = 0; o < out; ++o) {
       Vec sum{};
       forEachBlock(op.in, [&](int block, int count, auto kind) {
-        sum += kind.load(row + block * kLanes, count) * kind.load(weight + o * in + static_cast<size_t>(block * kLanes), count);
+        sum = fma(kind.load(row + block * kLanes, count), kind.load(weight + o * in + static_cast<size_t>(block * kLanes), count),
+                  sum);
       });
       y[static_cast<size_t>(n) * out + o] = bias[o] + sumLanes(sum);
     }
@@ -30,7 +31,8 @@ inline void run(const LinearBackward& op, const Memory& memory, ThreadPool& pool
     const float* gradient = dy + static_cast<size_t>(n) * out;
     forEachBlock(op.in, [&](int block, int count, auto kind) {
       Vec sum{};
-      for (size_t o = 0; o < out; ++o) sum += gradient[o] * kind.load(weight + o * in + static_cast<size_t>(block * kLanes), count);
+      for (size_t o = 0; o < out; ++o)
+        sum = fma(gradient[o], kind.load(weight + o * in + static_cast<size_t>(block * kLanes), count), sum);
       kind.store(dx + static_cast<size_t>(n) * in + static_cast<size_t>(block * kLanes), sum, count);
     });
   });
@@ -38,7 +40,7 @@ inline void run(const LinearBackward& op, const Memory& memory, ThreadPool& pool
     forEachBlock(op.in, [&](int block, int count, auto kind) {
       Vec sum{};
       for (size_t n = 0; n < static_cast<size_t>(op.n); ++n)
-        sum += dy[n * out + static_cast<size_t>(o)] * kind.load(x + n * in + static_cast<size_t>(block * kLanes), count);
+        sum = fma(dy[n * out + static_cast<size_t>(o)], kind.load(x + n * in + static_cast<size_t>(block * kLanes), count), sum);
       kind.store(dw + static_cast<size_t>(o) * in + static_cast<size_t>(block * kLanes), sum, count);
     });
     float sum = 0;

@@ -1,6 +1,6 @@
-// Direct convolution of one padded image (image.h). The inner loop keeps P pixels x V vectors of output channels in
-// registers and walks over taps and input channels: each step loads V weight vectors and broadcasts P inputs for P * V
-// multiply-adds (10 loads for 16 of them on AVX-512). 3x3 kernels at stride 1 go Winograd's way instead (winograd.h).
+// Direct convolution of one padded image (image.h). A register tile (tile.h) of P pixels x V vectors of output channels walks over
+// taps and input channels: each step loads V weight vectors and broadcasts P inputs for P * V multiply-adds (10 loads for 16 of
+// them on AVX-512). 3x3 kernels at stride 1 use Winograd's algorithm instead (winograd.h).
 //
 // Backward data is the same walk over dy with other weights: dx's pixels fall into stride x stride phases, and each phase is
 // a stride-1 correlation of dy with its own subset of the taps.
@@ -16,7 +16,7 @@ namespace revnet::REVNET_ISA {
 constexpr int kMaxTaps = kMaxKernel * kMaxKernel;
 
 // A correlation: output channel vectors from taps at fixed distances. Weights are packed as
-//   [group of 2 (the last of 1 or 2) output vectors][input block][tap][input channel][group's vectors].
+//   [group of output vectors (tile.h)][input block][tap][input channel][group's vectors].
 struct Correlation {
   int inputChannels;
   int outputChannels;
@@ -26,8 +26,10 @@ struct Correlation {
   int weightTaps[kMaxTaps];  // which tap of the weight tensor this is, for packing
 
   int outputVectors() const { return ceilDiv(outputChannels, kLanes); }
-  size_t groupFloats() const { return static_cast<size_t>(2) * kLanes * static_cast<size_t>(taps * inputChannels); }
-  size_t packedFloats() const { return static_cast<size_t>(outputVectors()) * kLanes * static_cast<size_t>(taps * inputChannels); }
+  size_t groupFloats(int vectors) const {
+    return static_cast<size_t>(vectors * kLanes) * static_cast<size_t>(taps * inputChannels);
+  }
+  size_t packedFloats() const { return groupFloats(outputVectors()); }
 };
 
 template <int P, int V, int S>
@@ -36,25 +38,10 @@ template <int P, int V, int S>
   Vec sum[P][V] = {};
   for (int done = 0; done < c.inputChannels; done += kLanes, in += blockStride) {
     const int channels = minOf(kLanes, c.inputChannels - done);
-    for (int tap = 0; tap < c.taps; ++tap) {
-      const float* pixel = in + c.offsets[tap];
-      for (int i = 0; i < channels; ++i, weights += V * kLanes) {
-        Vec w[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) w[v] = load(weights + v * kLanes);
-#pragma GCC unroll 16
-        for (int p = 0; p < P; ++p) {
-          const float x = pixel[p * S * kLanes + i];
-#pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) sum[p][v] += x * w[v];
-        }
-      }
-    }
+    for (int tap = 0; tap < c.taps; ++tap, weights += channels * V * kLanes)
+      accumulateProducts<P, V, S * kLanes>(sum, in + c.offsets[tap], weights, channels);
   }
-#pragma GCC unroll 16
-  for (int p = 0; p < P; ++p)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(out + static_cast<size_t>(p) * outPixelStride + v * kLanes, sum[p][v]);
+  storeTile(sum, out, outPixelStride);
 }
 
 // Tiles of P pixels, then of P / 2, ... down to 1, over `pixels` pixels of a row.
@@ -74,12 +61,10 @@ inline void correlateTiles(const float* in, size_t blockStride, const Correlatio
 template <int S>
 inline void correlateRowAtStep(const float* in, size_t blockStride, const Correlation& c, const float* weights, float* out,
                                size_t outPixelStride, int pixels) {
-  const int vectors = c.outputVectors();
-  int vector = 0;
-  for (; vector + 2 <= vectors; vector += 2, weights += c.groupFloats())
-    correlateTiles<tilePixels<2>(), 2, S>(in, blockStride, c, weights, out + vector * kLanes, outPixelStride, pixels);
-  if (vector < vectors)
-    correlateTiles<tilePixels<1>(), 1, S>(in, blockStride, c, weights, out + vector * kLanes, outPixelStride, pixels);
+  forEachVectorGroup(c.outputVectors(), [&](int vector, auto width) {
+    correlateTiles<tileRows<width>(), width, S>(in, blockStride, c, weights, out + vector * kLanes, outPixelStride, pixels);
+    weights += c.groupFloats(width);
+  });
 }
 
 // One row of output: `pixels` pixels of whole vectors, `outPixelStride` floats apart. `in`: the first pixel's input position.
@@ -125,9 +110,9 @@ inline Correlation backwardCorrelation(const Convolution& conv, int rowPhase, in
 // Packs the group that starts at output vector `vector` from weights [tap][c][k]. Output channels beyond the last get 0.
 // `transposed`: input channels are k and output channels c, as backward data needs them.
 inline void packGroup(const Correlation& c, int vector, bool transposed, const float* weights, float* packed) {
-  const int width = minOf(2, c.outputVectors() - vector) * kLanes;
+  const int width = groupVectors(vector, c.outputVectors()) * kLanes;
   const int first = vector * kLanes, count = minOf(width, c.outputChannels - first);
-  float* to = packed + static_cast<size_t>(vector) * kLanes * static_cast<size_t>(c.taps * c.inputChannels);
+  float* to = packed + c.groupFloats(vector);
   const size_t tapFloats = static_cast<size_t>(c.inputChannels) * static_cast<size_t>(c.outputChannels);
   const size_t inStride = transposed ? 1 : static_cast<size_t>(c.outputChannels);
   const size_t outStride = transposed ? static_cast<size_t>(c.inputChannels) : 1;
@@ -145,7 +130,8 @@ inline void packGroup(const Correlation& c, int vector, bool transposed, const f
 }
 
 inline void packCorrelation(ThreadPool& pool, const Correlation& c, bool transposed, const float* weights, float* packed) {
-  pool.parallelFor(ceilDiv(c.outputVectors(), 2), [&](int group, int) { packGroup(c, 2 * group, transposed, weights, packed); });
+  pool.parallelFor(ceilDiv(c.outputVectors(), kTileVectors),
+                   [&](int group, int) { packGroup(c, kTileVectors * group, transposed, weights, packed); });
 }
 
 // ---- A convolution made ready for one op: packed weights, and the way chosen --------------------------------------------

@@ -31,9 +31,9 @@ inline void run(const SgdUpdate& op, const Memory& memory, ThreadPool& pool) {
   forEachSlice(pool, op.elements, [&](int64_t first, int64_t last) {
     const auto update = [&](int64_t from, int64_t to, float decay) {
       for (int64_t i = from; i < to; ++i) {
-        const float m = momentum * momenta[i] + (gradients[i] + decay * parameters[i]);
+        const float m = std::fma(momentum, momenta[i], std::fma(decay, parameters[i], gradients[i]));
         momenta[i] = m;
-        parameters[i] -= learningRate * m;
+        parameters[i] = std::fma(-learningRate, m, parameters[i]);
       }
     };
     const int64_t decayed = std::clamp(op.decayed, first, last);

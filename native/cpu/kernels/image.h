@@ -42,7 +42,7 @@ struct NormRelu {
   template <class Block>
   Vec read(size_t at, int block, int count, Block) const {
     const Vec value = toFloat(Block::load(x + at + block * kLanes, count));
-    return maxZero(value * load(scale + block * kLanes) + load(shift + block * kLanes));
+    return maxZero(fma(value, load(scale + block * kLanes), load(shift + block * kLanes)));
   }
 };
 
@@ -56,8 +56,8 @@ struct NormGradientOf {
   template <class Block>
   Vec read(size_t at, int block, int count, Block) const {
     const int c = block * kLanes;
-    const Vec gradient = load(slope + c) * Block::load(dz + (at + dzShift) + c, count);
-    return gradient + (load(tilt + c) * toFloat(Block::load(x + at + c, count)) + load(offset + c));
+    const Vec fromStatistics = fma(load(tilt + c), toFloat(Block::load(x + at + c, count)), load(offset + c));
+    return fma(load(slope + c), Block::load(dz + (at + dzShift) + c, count), fromStatistics);
   }
 };
 

@@ -85,10 +85,10 @@ inline void maskRow(const float* row, const float* image, const PaddedImage& g, 
     Vec sum{}, products{};
     for (int p = 0; p < g.w; ++p, from += stride, active += kLanes) {
       const size_t at = static_cast<size_t>(p) * static_cast<size_t>(g.c) + static_cast<size_t>(block * kLanes);
-      const Vec masked = load(active) > 0.0f ? load(from) : Vec{};
+      const Vec masked = select(load(active) > Vec{}, load(from), Vec{});
       kind.store(dz + at, masked, count);
       sum += masked;
-      products += masked * (toFloat(kind.load(x + at, count)) * inverse + center);
+      products = fma(masked, fma(toFloat(kind.load(x + at, count)), inverse, center), products);
     }
     sums.add(n, block * kLanes, count, sum, products);
   });

@@ -32,7 +32,7 @@ struct ChannelNorm {
       const double inverseStd = real ? 1 / std::sqrt(static_cast<double>(statistics[c + i]) + norm.epsilon) : 0;
       const double g = real ? gamma[i] : 0, b = real ? beta[i] : 0;
       scale[i] = static_cast<float>(g * inverseStd * step);
-      shift[i] = static_cast<float>(b - mean * g * inverseStd);
+      shift[i] = static_cast<float>(std::fma(-(mean * g), inverseStd, b));
       inverse[i] = static_cast<float>(inverseStd * step);
       center[i] = static_cast<float>(-mean * inverseStd);
     }
@@ -63,8 +63,8 @@ struct ImageSums {
     double* to = image(n) + channel;
     for (int i = 0; i < count; ++i) {
       const double o = origin[i], sum = distances[i];
-      to[i] += values * o + sum;
-      to[padded + i] += o * (values * o + 2 * sum) + static_cast<double>(squares[i]);
+      to[i] += std::fma(values, o, sum);
+      to[padded + i] += std::fma(o, std::fma(values, o, 2 * sum), static_cast<double>(squares[i]));
     }
   }
   void total(int images, int channel, double* first, double* second) const {
@@ -80,7 +80,7 @@ struct ImageSums {
     for (int i = 0; i < c; ++i) {
       double sum, squares;
       total(images, i, &sum, &squares);
-      const double mean = sum / count, variance = squares / count - mean * mean;
+      const double mean = sum / count, variance = std::fma(-mean, mean, squares / count);
       statistics[i] = static_cast<float>(mean);
       statistics[c + i] = static_cast<float>(variance > 0 ? variance : 0);
     }
@@ -113,7 +113,7 @@ struct NormGradientVectors {
       const double k = gamma[i] * inverseStd, perStd = k * dzx / count * inverseStd;
       slope[i] = static_cast<float>(k);
       tilt[i] = static_cast<float>(-perStd * step);
-      offset[i] = static_cast<float>(perStd * mean - k * dz / count);
+      offset[i] = static_cast<float>(std::fma(perStd, mean, -(k * dz / count)));
     }
   }
 };
@@ -134,7 +134,7 @@ inline void storeRow(const float* row, int pixels, int c, float* y, const ImageS
       const Vec v = load(from), distance = v - origin;
       kind.store(to, v, count);
       sum += distance;
-      squares += distance * distance;
+      squares = fma(distance, distance, squares);
     }
     if (sums) sums->addAround(n, block * kLanes, count, pixels, origin, sum, squares);
   });
@@ -150,7 +150,7 @@ struct StreamSum {
 
   int64_t apply(const float* base, float* y, const ImageSums* sums, int n) const {
     addRow(y, sums, n,
-           [&](size_t at, Vec value, int count, auto kind, IntVec&) { return kind.load(base + at, count) + sign * value; });
+           [&](size_t at, Vec value, int count, auto kind, IntVec&) { return kind.load(base + at, count) + value * sign; });
     return 0;
   }
 
@@ -158,8 +158,8 @@ struct StreamSum {
     return addRow(y, sums, n, [&](size_t at, Vec value, int count, auto kind, IntVec& left) {
       const IntVec q = roundToInt(value * kFixedScale);
       const IntVec before = base ? kind.load(base + at, count) : IntVec{};
-      const IntVec after = sign > 0 ? (IntVec)((UintVec)before + (UintVec)q) : (IntVec)((UintVec)before - (UintVec)q);
-      left += (((before ^ after) & (q ^ after)) < 0) | (q == INT32_MIN);
+      const IntVec after = sign > 0 ? addWrapping(before, q) : subtractWrapping(before, q);
+      left = addWrapping(left, (((before ^ after) & (q ^ after)) < IntVec{}) | (q == broadcast(INT32_MIN)));
       return after;
     });
   }
@@ -180,8 +180,9 @@ struct StreamSum {
         kind.store(y + at, after, count);
         const Vec v = toFloat(after) * streamScale(y);
         if (p == 0) origin = v;
-        sum += v - origin;
-        squares += (v - origin) * (v - origin);
+        const Vec distance = v - origin;
+        sum += distance;
+        squares = fma(distance, distance, squares);
       }
       if (sums) sums->addAround(n, block * kLanes, count, pixels, origin, sum, squares);
       outOfRange -= sumLanes(left, count);

@@ -16,7 +16,7 @@ template <class Block>
 inline int storeStream(Block, int32_t* to, Vec v, int count) {
   const IntVec q = roundToInt(v * kFixedScale);
   Block::store(to, q, count);
-  return -sumLanes(q == INT32_MIN, count);
+  return -sumLanes(q == broadcast(INT32_MIN), count);
 }
 
 // Calls body(pointer) with the pointer's element type, for a stream that is written.
@@ -70,7 +70,7 @@ struct NormReluGradient {
   Vec masked(int n, size_t pixel, int block, int count, Block kind, const DyAt& dyAt) const {
     const NormRelu<T> output{x + channel, norm.scale + channel, norm.shift + channel};
     const Vec active = output.read((static_cast<size_t>(n) * pixels + pixel) * c, block, count, kind);
-    return active > 0.0f ? dyAt(n, pixel, block, count, kind) : Vec{};
+    return select(active > Vec{}, dyAt(n, pixel, block, count, kind), Vec{});
   }
 
   template <class DyAt>
@@ -82,7 +82,8 @@ struct NormReluGradient {
       for (size_t p = 0; p < pixels; ++p) {
         const Vec dz = masked(n, p, block, count, kind, dyAt);
         total += dz;
-        products += dz * (toFloat(kind.load(x + (static_cast<size_t>(n) * pixels + p) * c + at, count)) * inverse + center);
+        const Vec normalised = fma(toFloat(kind.load(x + (static_cast<size_t>(n) * pixels + p) * c + at, count)), inverse, center);
+        products = fma(dz, normalised, products);
       }
       sums.add(n, at, count, total, products);
     });
@@ -96,7 +97,7 @@ struct NormReluGradient {
       for (size_t p = 0; p < pixels; ++p) {
         const size_t element = (static_cast<size_t>(n) * pixels + p) * c + static_cast<size_t>(at);
         const Vec dz = masked(n, p, block, count, kind, dyAt);
-        kind.store(dx + element, slope * dz + (tilt * toFloat(kind.load(x + element, count)) + offset), count);
+        kind.store(dx + element, fma(slope, dz, fma(tilt, toFloat(kind.load(x + element, count)), offset)), count);
       }
     });
   }
@@ -147,10 +148,8 @@ inline void run(const UpdateRunningStatistics& op, const Memory& memory, ThreadP
   const auto momentum = static_cast<float>(op.momentum);
   // The biased variance of `count` values becomes the unbiased one; a single value has none, and keeps its 0.
   const auto unbias = op.count > 1 ? static_cast<float>(static_cast<double>(op.count) / static_cast<double>(op.count - 1)) : 1.0f;
-  for (int i = 0; i < 2 * op.c; ++i) {
-    const float value = i < op.c ? batch[i] : batch[i] * unbias;
-    running[i] += momentum * (value - running[i]);
-  }
+  for (int i = 0; i < op.c; ++i) running[i] = std::fma(momentum, batch[i] - running[i], running[i]);
+  for (int i = op.c; i < 2 * op.c; ++i) running[i] = std::fma(momentum, std::fma(batch[i], unbias, -running[i]), running[i]);
 }
 
 // ---- globalAveragePool --------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ inline void run(const MaxPoolForward& op, const Memory& memory, ThreadPool& pool
   // One window of a block of channels. NaN wins over all, and the last of several NaN.
   const auto largest = [&](const NormRelu<float>& source, int n, int row, int column, int block, int count, auto kind,
                            IntVec& which) {
-    Vec best = Vec{} - 1.0f;  // below every value that ReLU lets through
+    Vec best = broadcast(-1.0f);  // below every value that ReLU lets through
     for (int tap = 0; tap < 9; ++tap) {
       const int inRow = 2 * row - 1 + tap / 3, inColumn = 2 * column - 1 + tap % 3;
       if (inRow < 0 || inRow >= extent.h || inColumn < 0 || inColumn >= extent.w) continue;
@@ -84,8 +84,8 @@ inline void run(const MaxPoolForward& op, const Memory& memory, ThreadPool& pool
           (static_cast<size_t>(n) * static_cast<size_t>(extent.h) + static_cast<size_t>(inRow)) * w + static_cast<size_t>(inColumn);
       const Vec value = source.read(pixel * c, block, count, kind);
       const IntVec taken = (value > best) | (value != value);
-      which = taken ? IntVec{} + tap : which;
-      best = taken ? value : best;
+      which = select(taken, broadcast(tap), which);
+      best = select(taken, value, best);
     }
     return best;
   };

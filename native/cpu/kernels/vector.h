@@ -1,22 +1,22 @@
-// A vector of REVNET_LANES floats, written with the compiler's vector extensions: arithmetic, comparisons and scalar
-// broadcasts are plain C++ operators. Only rounding and partial loads need intrinsics.
+// Sixteen floats or integers ("lanes"), in as many registers as the instruction set needs for them: one of AVX-512, two of AVX2,
+// four of NEON. Every instruction set computes lane by lane in the same order and fuses the same multiply-adds, so all give the
+// same bits: the compiler's own contraction is off (CMakeLists.txt), and what is fused says fma().
 //
-// All kernel headers live in a namespace per instruction set, since they are compiled once for each.
+// Arithmetic is the compiler's vector extensions, one register at a time; what those have no notation for, and the sizes that
+// depend on the register file, is in cpu/registers/, one header for each instruction set. All kernel headers live in a namespace
+// per instruction set, since they are compiled once for each: isa_*.cc define REVNET_ISA and REVNET_REGISTERS.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include REVNET_REGISTERS
 
 namespace revnet::REVNET_ISA {
 
-constexpr int kLanes = REVNET_LANES;
-typedef float Vec __attribute__((vector_size(4 * REVNET_LANES)));
-typedef int32_t IntVec __attribute__((vector_size(4 * REVNET_LANES)));
-typedef uint32_t UintVec __attribute__((vector_size(4 * REVNET_LANES)));
+constexpr int kLanes = 16;
+constexpr int kRegisters = kLanes / kRegisterLanes;
 
 // Fixed-point streams: int32 with 22 fraction bits.
 constexpr float kFixedScale = 4194304.0f;
@@ -27,71 +27,129 @@ constexpr int roundUp(int a, int b) { return ceilDiv(a, b) * b; }
 constexpr int minOf(int a, int b) { return a < b ? a : b; }
 constexpr int maxOf(int a, int b) { return a > b ? a : b; }
 
-inline Vec load(const float* p) {
-  Vec v;
-  __builtin_memcpy(&v, p, sizeof v);
+template <class T>
+struct Lanes {
+  typedef std::conditional_t<std::is_same_v<T, float>, FloatRegister, IntRegister> Register;
+  Register r[kRegisters];
+
+  T operator[](int lane) const { return r[lane / kRegisterLanes][lane % kRegisterLanes]; }
+  void set(int lane, T value) { r[lane / kRegisterLanes][lane % kRegisterLanes] = value; }
+};
+typedef Lanes<float> Vec;
+typedef Lanes<int32_t> IntVec;  // also what comparisons give: -1 where true, 0 where false
+
+// f(register of each argument), register by register.
+template <class T, class F, class... U>
+inline Lanes<T> eachRegister(const F& f, const Lanes<U>&... v) {
+  Lanes<T> result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kRegisters; ++i) result.r[i] = f(v.r[i]...);
+  return result;
+}
+
+template <class T>
+inline Lanes<T> broadcast(T value) {
+  Lanes<T> result;
+#pragma GCC unroll 4
+  for (int i = 0; i < kRegisters; ++i) result.r[i] = value - typename Lanes<T>::Register{};
+  return result;
+}
+
+#define REVNET_OPERATOR(T, Result, op)                                                      \
+  inline Lanes<Result> operator op(const Lanes<T>& a, const Lanes<T>& b) {                  \
+    return eachRegister<Result>([](const auto& x, const auto& y) { return x op y; }, a, b); \
+  }
+REVNET_OPERATOR(float, float, +)
+REVNET_OPERATOR(float, float, -)
+REVNET_OPERATOR(float, float, *)
+REVNET_OPERATOR(float, int32_t, <)
+REVNET_OPERATOR(float, int32_t, >)
+REVNET_OPERATOR(float, int32_t, >=)
+REVNET_OPERATOR(float, int32_t, !=)
+REVNET_OPERATOR(int32_t, int32_t, <)
+REVNET_OPERATOR(int32_t, int32_t, ==)
+REVNET_OPERATOR(int32_t, int32_t, &)
+REVNET_OPERATOR(int32_t, int32_t, |)
+REVNET_OPERATOR(int32_t, int32_t, ^)
+#undef REVNET_OPERATOR
+
+inline Vec operator*(const Vec& a, float b) { return a * broadcast(b); }
+inline Vec operator*(float a, const Vec& b) { return broadcast(a) * b; }
+inline Vec operator-(const Vec& a) {
+  return eachRegister<float>([](const auto& x) { return -x; }, a);
+}
+inline Vec& operator+=(Vec& a, const Vec& b) { return a = a + b; }
+
+// Modulo 2^32.
+typedef uint32_t UintRegister __attribute__((vector_size(4 * kRegisterLanes)));
+inline IntVec addWrapping(const IntVec& a, const IntVec& b) {
+  return eachRegister<int32_t>([](IntRegister x, IntRegister y) { return (IntRegister)((UintRegister)x + (UintRegister)y); }, a, b);
+}
+inline IntVec subtractWrapping(const IntVec& a, const IntVec& b) {
+  return eachRegister<int32_t>([](IntRegister x, IntRegister y) { return (IntRegister)((UintRegister)x - (UintRegister)y); }, a, b);
+}
+
+// yes where condition is true (a comparison's -1), no where it is 0.
+template <class T>
+inline Lanes<T> select(const IntVec& condition, const Lanes<T>& yes, const Lanes<T>& no) {
+  return eachRegister<T>([](const auto& c, const auto& x, const auto& y) { return c ? x : y; }, condition, yes, no);
+}
+
+// a * b + c, rounded once.
+inline Vec fma(const Vec& a, const Vec& b, const Vec& c) { return eachRegister<float>(fmaRegister, a, b, c); }
+inline Vec fma(float a, const Vec& b, const Vec& c) { return fma(broadcast(a), b, c); }
+
+inline Vec toFloat(const Vec& v) { return v; }
+inline Vec toFloat(const IntVec& v) {
+  return eachRegister<float>([](IntRegister x) { return __builtin_convertvector(x, FloatRegister); }, v);
+}
+
+// ReLU. NaN stays NaN: a network that diverged must not look alive.
+inline Vec maxZero(const Vec& v) { return select(v < Vec{}, Vec{}, v); }
+
+// To the nearest integer, ties to even; INT32_MIN where int32 cannot hold it, and for NaN.
+inline IntVec roundToInt(const Vec& v) { return eachRegister<int32_t>(roundRegister, v); }
+
+// ---- Memory ----------------------------------------------------------------------------------------------------------------
+
+template <class T>
+inline Lanes<T> load(const T* p) {
+  Lanes<T> v;
+#pragma GCC unroll 4
+  for (int i = 0; i < kRegisters; ++i) __builtin_memcpy(&v.r[i], p + i * kRegisterLanes, sizeof v.r[i]);
   return v;
 }
-inline IntVec load(const int32_t* p) {
-  IntVec v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
+template <class T>
+inline void store(T* p, const Lanes<T>& v) {
+#pragma GCC unroll 4
+  for (int i = 0; i < kRegisters; ++i) __builtin_memcpy(p + i * kRegisterLanes, &v.r[i], sizeof v.r[i]);
 }
-template <class V, class T>
-inline void store(T* p, V v) {
-  __builtin_memcpy(p, &v, sizeof v);
+
+// Lanes of register i among the first `count`.
+constexpr int lanesOfRegister(int i, int count) {
+  const int left = count - i * kRegisterLanes;
+  return left < 0 ? 0 : minOf(left, kRegisterLanes);
 }
 
 // The first `count` < kLanes elements; the others are 0 and their memory is not touched.
-template <class V, class T>
-inline V loadPartialAs(const T* p, int count) {
-#if REVNET_LANES == 16
-  const auto mask = static_cast<__mmask16>((1u << count) - 1);
-  return (V)_mm512_maskz_loadu_epi32(mask, p);
-#else
-  V v{};
-  for (int i = 0; i < count; ++i) v[i] = p[i];
+template <class T>
+inline Lanes<T> loadPartial(const T* p, int count) {
+  Lanes<T> v;
+#pragma GCC unroll 4
+  for (int i = 0; i < kRegisters; ++i)
+    v.r[i] = loadFirst<typename Lanes<T>::Register>(p + i * kRegisterLanes, lanesOfRegister(i, count));
   return v;
-#endif
 }
-inline Vec loadPartial(const float* p, int count) { return loadPartialAs<Vec>(p, count); }
-inline IntVec loadPartial(const int32_t* p, int count) { return loadPartialAs<IntVec>(p, count); }
-template <class V, class T>
-inline void storePartial(T* p, V v, int count) {
-#if REVNET_LANES == 16
-  _mm512_mask_storeu_epi32(p, static_cast<__mmask16>((1u << count) - 1), (__m512i)v);
-#else
-  for (int i = 0; i < count; ++i) p[i] = v[i];
-#endif
+template <class T>
+inline void storePartial(T* p, const Lanes<T>& v, int count) {
+#pragma GCC unroll 4
+  for (int i = 0; i < kRegisters; ++i) storeFirst(p + i * kRegisterLanes, v.r[i], lanesOfRegister(i, count));
 }
 
-inline Vec toFloat(Vec v) { return v; }
-inline Vec toFloat(IntVec v) { return __builtin_convertvector(v, Vec); }
-
-// ReLU. NaN stays NaN: a network that diverged must not look alive.
-inline Vec maxZero(Vec v) { return v < 0.0f ? Vec{} : v; }
-
-// Round to nearest even. Out of range and NaN give INT32_MIN on x86, and are counted as out of range either way.
-inline IntVec roundToInt(Vec v) {
-#if REVNET_LANES == 16
-  return (IntVec)_mm512_maskz_cvtps_epi32(0xFFFF, (__m512)v);
-#elif REVNET_LANES == 8
-  return (IntVec)_mm256_cvtps_epi32((__m256)v);
-#elif defined(__x86_64__)
-  return (IntVec)_mm_cvtps_epi32((__m128)v);
-#else
-  IntVec result;
-  for (int i = 0; i < kLanes; ++i) {
-    const float limited = v[i] >= -2147483648.0f && v[i] < 2147483648.0f ? v[i] : -2147483648.0f;
-    result[i] = static_cast<int32_t>(__builtin_rintf(limited));
-  }
-  return result;
-#endif
-}
-
-template <class V>
-inline auto sumLanes(V v, int count = kLanes) {
-  auto sum = v[0];
+// In the order of lanes.
+template <class T>
+inline T sumLanes(const Lanes<T>& v, int count = kLanes) {
+  T sum = v[0];
   for (int i = 1; i < count; ++i) sum += v[i];
   return sum;
 }
@@ -104,21 +162,21 @@ inline float streamScale(const int32_t*) { return kFixedStep; }
 // so that the common case has no masks.
 struct Full {
   template <class T>
-  static auto load(const T* p, int) {
+  static Lanes<T> load(const T* p, int) {
     return REVNET_ISA::load(p);
   }
-  template <class T, class V>
-  static void store(T* p, V v, int) {
+  template <class T>
+  static void store(T* p, const Lanes<T>& v, int) {
     REVNET_ISA::store(p, v);
   }
 };
 struct Partial {
   template <class T>
-  static auto load(const T* p, int count) {
+  static Lanes<T> load(const T* p, int count) {
     return loadPartial(p, count);
   }
-  template <class T, class V>
-  static void store(T* p, V v, int count) {
+  template <class T>
+  static void store(T* p, const Lanes<T>& v, int count) {
     storePartial(p, v, count);
   }
 };

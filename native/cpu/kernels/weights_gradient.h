@@ -36,18 +36,10 @@ template <int I, int V, int S>
       Vec g[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) g[v] = load(dyPixel + static_cast<size_t>(v) * walk.dyBlockStride);
-#pragma GCC unroll 16
-      for (int i = 0; i < I; ++i) {
-        const float a = xPixel[i];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[i][v] += a * g[v];
-      }
+      accumulateOuterProduct(sum, xPixel, g);
     }
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < I; ++i)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(dw + static_cast<size_t>(i) * dwRowStride + v * kLanes, sum[i][v]);
+  storeTile(sum, dw, dwRowStride);
 }
 
 // Tiles of I input channels, then of I / 2, ... down to 1.
@@ -66,13 +58,10 @@ inline void accumulateChannels(const float* x, size_t xBlockStride, const float*
   const size_t dwRowStride = static_cast<size_t>(vectors) * kLanes;
   for (; channels > 0; channels -= kLanes, x += xBlockStride, dw += kLanes * dwRowStride) {
     const int count = minOf(kLanes, channels);
-    int vector = 0;
-    for (; vector + 2 <= vectors; vector += 2)
-      accumulateTiles<tilePixels<2>(), 2, S>(x, dy + static_cast<size_t>(vector) * walk.dyBlockStride, walk, dw + vector * kLanes,
-                                             dwRowStride, count);
-    if (vector < vectors)
-      accumulateTiles<tilePixels<1>(), 1, S>(x, dy + static_cast<size_t>(vector) * walk.dyBlockStride, walk, dw + vector * kLanes,
-                                             dwRowStride, count);
+    forEachVectorGroup(vectors, [&](int vector, auto width) {
+      accumulateTiles<tileRows<width>(), width, S>(x, dy + static_cast<size_t>(vector) * walk.dyBlockStride, walk,
+                                                   dw + vector * kLanes, dwRowStride, count);
+    });
   }
 }
 

@@ -14,18 +14,12 @@
 #include "core/carver.h"
 #include "core/convolution.h"
 #include "cpu/kernels/image.h"
+#include "cpu/kernels/tile.h"
 #include "cpu/thread_pool.h"
 
 namespace revnet::REVNET_ISA {
 
 constexpr int kPoints = 16;
-
-// Pixels (here: tiles) that one register tile of V vectors of output channels holds: 16 accumulators on AVX-512, twice what
-// two multiply-add pipes of four cycles need, and 8 where there are 16 registers.
-template <int V>
-constexpr int tilePixels() {
-  return (kLanes == 16 ? 16 : 8) / V;
-}
 
 // Below a vector of channels the transforms cost more than they save; odd sizes would need partial tiles.
 inline bool usesWinograd(const Convolution& conv) {
@@ -189,24 +183,9 @@ template <int P, int V>
 [[gnu::noinline]] void multiplyTile(const float* u, size_t blockStride, int channels, const float* weights, float* out,
                                     size_t outStride) {
   Vec sum[P][V] = {};
-  for (; channels > 0; channels -= kLanes, u += blockStride) {
-    const int count = minOf(kLanes, channels);
-    for (int i = 0; i < count; ++i, weights += V * kLanes) {
-      Vec w[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) w[v] = load(weights + v * kLanes);
-#pragma GCC unroll 16
-      for (int p = 0; p < P; ++p) {
-        const float x = u[p * kLanes + i];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[p][v] += x * w[v];
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int p = 0; p < P; ++p)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(out + static_cast<size_t>(p) * outStride + v * kLanes, sum[p][v]);
+  for (; channels > 0; channels -= kLanes, u += blockStride, weights += V * kLanes * kLanes)
+    accumulateProducts<P, V, kLanes>(sum, u, weights, minOf(kLanes, channels));
+  storeTile(sum, out, outStride);
 }
 
 // Tiles of P, then of P / 2, ... down to 1.
@@ -223,7 +202,7 @@ inline void multiplyTiles(const float* u, size_t blockStride, int channels, cons
 // ---- One image ----------------------------------------------------------------------------------------------------------
 
 // A convolution forward, or backward to its data: `in` channels of the padded image that is read, `out` of the result.
-// Transformed kernels: [16 points][group of 2 (the last of 1 or 2) output vectors][input channel][group's vectors].
+// Transformed kernels: [16 points][group of output vectors (tile.h)][input channel][group's vectors].
 struct WinogradPass {
   int in, out;
   bool backward;
@@ -243,8 +222,8 @@ struct WinogradPass {
   // weights: [9][c][k].
   void pack(ThreadPool& pool, const float* weights) const {
     pool.parallelFor(vectors(), [&](int vector, int) {
-      const int count = minOf(kLanes, out - vector * kLanes), inGroup = vector % 2;
-      const int width = minOf(2, vectors() - (vector - inGroup)) * kLanes;
+      const int count = minOf(kLanes, out - vector * kLanes), inGroup = vector % kTileVectors;
+      const int width = groupVectors(vector - inGroup, vectors()) * kLanes;
       float* to = packed + static_cast<size_t>(vector - inGroup) * kLanes * static_cast<size_t>(in) + inGroup * kLanes;
       const size_t tap = static_cast<size_t>(in) * static_cast<size_t>(out);
       for (int i = 0; i < in; ++i, to += width) {
@@ -267,7 +246,7 @@ struct WinogradPass {
   Vec turned(const float* tap, int i, int vector, int count) const {
     Vec v{};
     for (int o = 0; o < count; ++o)
-      v[o] = tap[static_cast<size_t>(vector * kLanes + o) * static_cast<size_t>(in) + static_cast<size_t>(i)];
+      v.set(o, tap[static_cast<size_t>(vector * kLanes + o) * static_cast<size_t>(in) + static_cast<size_t>(i)]);
     return v;
   }
 };
@@ -294,11 +273,10 @@ inline void winogradImage(const WinogradPass& pass, const float* image, const Pa
       const float *from = u + static_cast<size_t>(point) * uStride,
                   *weights = pass.packed + static_cast<size_t>(point) * pass.pointFloats();
       float* to = products + static_cast<size_t>(point) * productStride;
-      int vector = 0;
-      for (; vector + 2 <= pass.vectors(); vector += 2, weights += 2 * kLanes * pass.in)
-        multiplyTiles<tilePixels<2>(), 2>(from, blockStride, pass.in, weights, to + vector * kLanes, pixelStride, tiles);
-      if (vector < pass.vectors())
-        multiplyTiles<tilePixels<1>(), 1>(from, blockStride, pass.in, weights, to + vector * kLanes, pixelStride, tiles);
+      forEachVectorGroup(pass.vectors(), [&](int vector, auto width) {
+        multiplyTiles<tileRows<width>(), width>(from, blockStride, pass.in, weights, to + vector * kLanes, pixelStride, tiles);
+        weights += width * kLanes * pass.in;
+      });
     }
     for (int row = 0; row < rows; ++row) {
       transformOutput(products, tiles, row, strips.tileColumns, pass.vectors(), rowBuffer);
