@@ -82,6 +82,19 @@ export class HostParameters {
     this.#changed();
   }
 
+  /**
+   * What is wrong with the first parameter or running statistic that nothing can be computed with, for a message; undefined where
+   * all are fit. Of the host's copy, even where training has gone on.
+   */
+  notFinite(): string | undefined {
+    for (const [name, entry] of this.#buffers.layout.entries) {
+      const data = unpack(entry, entry.buffer === "parameters" ? this.#parameters : this.#running);
+      const wrong = data.find((value) => !Number.isFinite(value) || (name.endsWith(".running_var") && value < 0));
+      if (wrong !== undefined) return `'${name}' holds ${wrong}`;
+    }
+    return undefined;
+  }
+
   /** Writes `values` to a buffer of the session before the next run. */
   later(buffer: BufferId, values: Values): void {
     this.#pending.set(buffer, values);

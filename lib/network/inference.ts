@@ -52,12 +52,18 @@ export interface Evaluation {
   readonly labels: Int32Array;
   /** Images that could not be decoded, and count for nothing. */
   readonly broken: readonly BrokenImage[];
+  /**
+   * Stream elements that left the fixed-point range. Batches that had some were computed again on float32 streams, so all results are
+   * right.
+   */
+  readonly outOfRange: number;
 }
 
 const DEFAULT_BATCH = 128;
 
 export class Inference {
   readonly #spec: NetworkSpec;
+  #warned = false;
 
   constructor(
     private readonly topology: Topology,
@@ -67,7 +73,7 @@ export class Inference {
     this.#spec = topology.spec;
   }
 
-  /** [count][classes] */
+  /** [count][classes] @throws RevNetError ERR_NOT_FINITE */
   async logits(pixels: Images, preprocessing: Preprocessing): Promise<RealArray> {
     const count = images.checkImages(this.#spec, pixels);
     const noLabels = new Int32Array(count).fill(-1);
@@ -91,7 +97,8 @@ export class Inference {
   ): Promise<Evaluation> {
     checkOptions(options, ["split", "batchSize", "signal", "onProgress"]);
     const { batchSize, signal, onProgress } = options;
-    const named = typeof data === "object" && data !== null && "classes" in data && Array.isArray(data.classes);
+    const named =
+      typeof data === "object" && data !== null && "classes" in data && Array.isArray(data.classes) && data.classes.length > 0;
     const matched = named ? matchClasses(this.#spec, names, data) : undefined;
     const split = this.#split(data, options.split);
     const n = checkInteger(batchSize ?? Math.min(DEFAULT_BATCH, split.count), 1, MAX_BATCH, "batchSize", "ERR_INVALID_ARGUMENT");
@@ -101,7 +108,7 @@ export class Inference {
     const predictions = new Int32Array(split.count).fill(-1);
     const labels = new Int32Array(split.count).fill(-1);
     const broken: BrokenImage[] = [];
-    let [loss, correct, counted, first] = [0, 0, 0, 0];
+    let [loss, correct, counted, first, outOfRange] = [0, 0, 0, 0, 0];
     for await (const read of abortable(inOrder(split, n), signal, "the evaluation was aborted")) {
       const given = matched ? { ...read, labels: read.labels.map((label) => (label < 0 ? label : matched[label]!)) } : read;
       const rows = given.labels.length;
@@ -110,6 +117,7 @@ export class Inference {
       if (whole > 0) loss += batch.loss * whole;
       counted += whole;
       correct += batch.correct;
+      outOfRange += batch.outOfRange;
       for (const image of given.broken) broken.push(image);
       labels.set(given.labels, first);
       for (let row = 0; row < rows; ++row) {
@@ -125,7 +133,8 @@ export class Inference {
       onProgress?.(first, split.count);
     }
     if (counted === 0) throw new RevNetError("ERR_INVALID_DATA", `none of the ${split.count} images could be decoded`);
-    return { loss: loss / counted, error: (counted - correct) / counted, confusion, losses, predictions, labels, broken };
+    const error = (counted - correct) / counted;
+    return { loss: loss / counted, error, confusion, losses, predictions, labels, broken, outOfRange };
   }
 
   /** @throws RevNetError ERR_INVALID_ARGUMENT, ERR_INVALID_DATA */
@@ -139,31 +148,62 @@ export class Inference {
     return chooseSplit(data, choice);
   }
 
-  /** Rows [first, first + rows) in a batch of n; rows beyond are left out. */
+  /**
+   * Rows [first, first + rows) in a batch of n; rows beyond are left out. Where a value leaves the fixed-point range the batch is
+   * computed again on float32 streams: nothing has to be reversed here.
+   */
   async #batch(pixels: Images, labels: Int32Array, first: number, rows: number, n: number, preprocessing: Preprocessing) {
     const elements = images.imageElements(this.#spec);
     const bytes = types.isUint8Array(pixels);
-    const { scale } = preprocessing;
-    const source = bytes ? { type: "bytes" as const, scale } : { type: "real" as const };
-    const recorded = this.executor.program(`inference ${n} ${JSON.stringify(source)}`, (buffers) =>
-      inferenceProgram(this.topology, buffers, { n, streams: this.streams, source }),
-    );
-    const { program } = recorded;
-    const { inputs } = program;
     const given = pixels.subarray(first * elements, (first + rows) * elements);
+    const batchImages = padded(types.isUint8Array(given) ? given : images.normalize(given, preprocessing), n * elements);
     const batchLabels = new Int32Array(n).fill(-1);
     batchLabels.set(labels.subarray(first, first + rows));
-    const batch: [BufferId, Values][] = [
-      [inputs.images!, padded(types.isUint8Array(given) ? given : images.normalize(given, preprocessing), n * elements)],
-      [inputs.labels!, batchLabels],
-      ...zeroed(program.outOfRange),
-    ];
-    if (bytes) {
-      const indices = Int32Array.from({ length: n }, (_, i) => (i < rows ? i : -1));
-      batch.push([inputs.indices!, indices], [inputs.counter!, new Int32Array(4)]);
-    }
-    const [loss, correct, logits] = await this.executor.run(recorded, batch, [program.loss, program.correct, program.logits]);
-    return { loss: loss![0]!, correct: correct![0]!, logits: logits as RealArray };
+    const source = bytes ? { type: "bytes" as const, scale: preprocessing.scale } : { type: "real" as const };
+
+    const compute = async (streams: Streams) => {
+      const recorded = this.executor.program(`inference ${n} ${streams} ${JSON.stringify(source)}`, (buffers) =>
+        inferenceProgram(this.topology, buffers, { n, streams, source }),
+      );
+      const { inputs, outOfRange, ...program } = recorded.program;
+      const batch: [BufferId, Values][] = [[inputs.images!, batchImages], [inputs.labels!, batchLabels], ...zeroed(outOfRange)];
+      if (bytes) {
+        const indices = Int32Array.from({ length: n }, (_, i) => (i < rows ? i : -1));
+        batch.push([inputs.indices!, indices], [inputs.counter!, new Int32Array(4)]);
+      }
+      const outputs = [program.loss, program.correct, program.logits, ...optional(outOfRange)];
+      const [loss, correct, logits, left] = await this.executor.run(recorded, batch, outputs);
+      return { loss: loss![0]!, correct: correct![0]!, logits: logits as RealArray, outOfRange: left?.[0] ?? 0 };
+    };
+    let result = await compute(this.streams);
+    const { outOfRange } = result;
+    if (outOfRange > 0) result = { ...(await compute("float32")), outOfRange };
+    this.#checkFinite(result.logits, first, rows);
+    if (outOfRange > 0) this.#warn(outOfRange);
+    return result;
+  }
+
+  #warn(outOfRange: number): void {
+    if (this.#warned) return;
+    this.#warned = true;
+    process.emitWarning(
+      `${outOfRange} values of '${this.#spec.name}' left the range of fixed-point streams, +-512, on a batch of images; such batches are computed again on float32 streams`,
+      { code: "REVNET_OUT_OF_RANGE" },
+    );
+  }
+
+  /** NaN and infinity in whatever is computed from reach the logits: ReLU and pooling let them through. */
+  #checkFinite(logits: RealArray, first: number, rows: number): void {
+    const { classes } = this.#spec;
+    const at = logits.subarray(0, rows * classes).findIndex((logit) => !Number.isFinite(logit));
+    if (at < 0) return;
+    const culprit = this.executor.host.notFinite();
+    throw new RevNetError(
+      "ERR_NOT_FINITE",
+      culprit
+        ? `the network's ${culprit}, so it classifies nothing`
+        : `the logits of image ${first + Math.floor(at / classes)} are NaN or infinite: expected finite pixels, and a network whose values stay within float32's range`,
+    );
   }
 }
 

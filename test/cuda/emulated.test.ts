@@ -16,7 +16,11 @@ const SEED = process.env.REVNET_EMULATION_SEED ?? String(Math.floor(Math.random(
 const SUITES = [
   { name: "ops, bfloat16", files: ["ops/backends"], grep: "the cuda backend bfloat16" },
   { name: "ops, tf32", files: ["ops/backends"], grep: "the cuda backend tf32" },
-  { name: "networks: reversibility and memory", files: ["network/properties"], grep: "cuda" },
+  {
+    name: "networks: reversibility and memory",
+    files: ["network/exactness", "network/training-step", "network/memory-plan"],
+    grep: "cuda",
+  },
   { name: "networks: golden files, gradients, interface", files: ["network/golden", "network/network"], grep: "cuda" },
   { name: "ops, float32", files: ["ops/backends"], grep: "the cuda backend float32" },
   { name: "updates", files: ["ops/updates"], grep: "cuda" },

@@ -29,6 +29,7 @@ function evaluation(classes: number, images: readonly (readonly [number, number,
     predictions: Int32Array.from(images, ([, prediction]) => prediction),
     labels: Int32Array.from(images, ([label]) => label),
     broken: Array.from({ length: images.length - whole.length }, (_, i) => ({ file: `${i}.jpg`, reason: "damaged" })),
+    outOfRange: 0,
   };
 }
 
