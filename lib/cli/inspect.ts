@@ -1,4 +1,5 @@
 /** revnet inspect */
+import { readModel } from "../network/file.js";
 import { resolveModel } from "../network/models.js";
 import { ParameterLayout } from "../network/parameters.js";
 import { type Block, buildTopology, type Extent, type Topology } from "../network/topology.js";
@@ -15,12 +16,15 @@ interface Layer {
 
 export const inspect = defineCommand({
   name: "inspect",
-  summary: "Layers, shapes and exact parameter counts of a model: a published name or a path to a JSON file.",
+  summary: "Layers, shapes and exact parameter counts of a model: a published name, a path to a JSON file, or a saved network.",
   positionals: "MODEL",
   arity: [1, 1],
   flags: { classes: { type: "integer", help: "number of classes (default: the model's)" }, ...JSON_FLAG },
   async run({ classes, json }, [model]) {
-    const spec = resolveModel(model!, classes === undefined ? {} : { classes });
+    const overrides = classes === undefined ? {} : { classes };
+    const spec = model!.endsWith(".safetensors")
+      ? resolveModel((await readModel(model!)).spec, overrides)
+      : resolveModel(model!, overrides);
     const topology = buildTopology(spec);
     const layout = new ParameterLayout(topology);
     const layers = listLayers(topology, layout);

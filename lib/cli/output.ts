@@ -55,9 +55,14 @@ export function wrap(text: string, columns: number | undefined): string[] {
   return lines;
 }
 
+/** The largest measure of any row, however many there are; 0 of none. */
+function longest<Row>(rows: readonly Row[], measure: (row: Row) => number): number {
+  return rows.reduce((largest, row) => Math.max(largest, measure(row)), 0);
+}
+
 /** Lines with a name to the left and what it means to the right; below it where the right would be too narrow. */
 export function definitions(rows: readonly (readonly [name: string, meaning: string])[], columns: number | undefined): string[] {
-  const width = Math.max(...rows.map(([name]) => name.length));
+  const width = longest(rows, ([name]) => name.length);
   const beside = !columns || columns - width - 4 >= 2 * FEWEST_COLUMNS;
   const indent = beside ? width + 4 : 6;
   return rows.flatMap(([name, meaning]) => {
@@ -70,7 +75,7 @@ export function definitions(rows: readonly (readonly [name: string, meaning: str
 export function table(texts: readonly (readonly string[])[]): string[] {
   const rows = texts.map((row) => row.map(printable));
   const columns = rows[0]?.length ?? 0;
-  const widths = Array.from({ length: columns }, (_, i) => Math.max(...rows.map((row) => row[i]!.length)));
+  const widths = Array.from({ length: columns }, (_, i) => longest(rows, (row) => row[i]!.length));
   const isNumeric = Array.from({ length: columns }, (_, i) => i > 0 && rows.slice(1).every((row) => /^[\d-]/.test(row[i]!)));
   return rows.map((row) =>
     row
@@ -91,16 +96,19 @@ export function stackedBars(
   legend: readonly string[],
   columns = 80,
 ): string[] {
-  const names = Math.max(...rows.map(({ name }) => name.length));
-  const after = Math.max(...rows.map((row) => row.after.length));
+  const names = longest(rows, ({ name }) => name.length);
+  const after = longest(rows, (row) => row.after.length);
   const width = Math.max(10, Math.min(columns || 80, 100) - names - after - 5);
-  const longest = Math.max(...rows.map(({ parts }) => parts.reduce((sum, part) => sum + part)), 1);
+  const most = Math.max(
+    1,
+    longest(rows, ({ parts }) => parts.reduce((sum, part) => sum + part)),
+  );
   const bars = rows.map((row) => {
     let [sum, bar] = [0, ""];
     // Ends are rounded, not lengths, so that a bar is as long as its sum says.
     for (const [i, part] of row.parts.entries()) {
       sum += part;
-      bar = bar.padEnd(Math.round((width * sum) / longest), FILLINGS[i]);
+      bar = bar.padEnd(Math.round((width * sum) / most), FILLINGS[i]);
     }
     return `${row.name.padEnd(names)}  ${bar.padEnd(width)}  ${row.after.padStart(after)}`;
   });

@@ -152,8 +152,8 @@ function printSummary(
 }
 
 function verified(verifications: readonly VerificationEvent[]): string {
-  const error = Math.max(...verifications.map(({ maxError }) => maxError));
-  const cosine = Math.min(...verifications.map((event) => event.cosine));
+  const error = verifications.reduce((largest, { maxError }) => Math.max(largest, maxError), 0);
+  const cosine = verifications.reduce((smallest, event) => Math.min(smallest, event.cosine), 1);
   if (error === 0 && cosine === 1) return `${verifications.length} times, exact each time`;
   return `${verifications.length} times: reconstruction error up to ${shortNumber(error)}, cosine of the gradients at least ${cosineText(cosine)}`;
 }

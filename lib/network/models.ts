@@ -74,6 +74,11 @@ function merge(base: Definition, own: Definition): Definition {
 
 /** A name with a slash or ending in .json is a path, relative to `from`; all others are published models. */
 function locate(name: string, from: string): string {
+  if (name.endsWith(".safetensors"))
+    throw new RevNetError(
+      "ERR_INVALID_SPEC",
+      `model '${name}': expected a published model's name or the path of a JSON file; this is a network's parameters, whose spec \`revnet inspect --json\` prints`,
+    );
   if (name.endsWith(".json") || name.includes("/") || name.includes(path.sep)) return path.resolve(from, name);
   const names = modelNames();
   if (!names.includes(name))

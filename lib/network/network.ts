@@ -146,7 +146,10 @@ export class Network {
     return this.#executor.host.tensors;
   }
 
-  /** Takes new values; parameters that are not named keep theirs. All or nothing. @throws RevNetError ERR_INVALID_ARGUMENT, ERR_STALE */
+  /**
+   * Takes new values, finite in float32, variances at least 0; parameters that are not named keep theirs. All or nothing.
+   * @throws RevNetError ERR_INVALID_ARGUMENT, ERR_STALE
+   */
   setParameters(parameters: ParameterInput): void {
     this.#executor.host.set(parameters);
   }

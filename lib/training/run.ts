@@ -5,7 +5,7 @@ import { EventChannel } from "./channel.js";
 import type { EpochEvent, StepEvent, TrainingEvent, ValidationEvent, VerificationEvent } from "./events.js";
 import type { Summary } from "./summary.js";
 
-/** Every step, epoch, validation and verification of a run, in order; of a resumed run, those before as well. */
+/** Every step, epoch, validation and verification of a run, in order; of a resumed run, those before that the last 8 MiB of metrics.jsonl hold as well. */
 export interface History {
   steps: StepEvent[];
   epochs: EpochEvent[];

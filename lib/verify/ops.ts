@@ -1,6 +1,6 @@
 /** Each op of a device against the float64 reference, by families of ops. */
-import { availableParallelism } from "node:os";
 import type { Precision } from "../network/device.js";
+import { processorCount } from "../processors.js";
 import { convolvingCases, elementwiseCases } from "./cases.js";
 import { type Budget, type Check, Failure, type Outcome, type Subject } from "./check.js";
 import { Device } from "./device.js";
@@ -45,7 +45,7 @@ async function compare({ device }: Subject, precision: Precision, cases: readonl
         }
       }),
     );
-  const ended = await Promise.allSettled(Array.from({ length: Math.min(availableParallelism(), cases.length) }, work));
+  const ended = await Promise.allSettled(Array.from({ length: Math.min(processorCount(), cases.length) }, work));
   for (const each of ended) if (each.status === "rejected") throw each.reason;
   const worst = findings.reduce((a, b) => (b.error > a.error ? b : a));
   const figures = { cases: cases.length, error: worst.error, op: worst.op };

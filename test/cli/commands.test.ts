@@ -52,6 +52,16 @@ describe("commands", () => {
     });
   });
 
+  it("inspects a saved network, whose file is no model to train", async () => {
+    const network = createNetwork(TINY_REVNET, { device: "cpu" });
+    await network.save(at("saved.safetensors"));
+    network.dispose();
+    const saved = JSON.parse((await runCommand(inspect, at("saved.safetensors"), "--json")).stdout);
+    expect(saved).to.deep.include({ model: TINY_REVNET.name, input: TINY_REVNET.input, classes: TINY_REVNET.classes });
+    const training = runCommand(train, "--model", at("saved.safetensors"), "--data", "shapes", "--steps", "1");
+    expect(await rejection(training, "ERR_INVALID_SPEC")).to.contain("revnet inspect --json");
+  });
+
   describe("inspect, as JSON,", () => {
     it("has the layers, the tensors and which of them are trained, for another number of classes too", async () => {
       const result = JSON.parse((await runCommand(inspect, at("revnet.json"), "--json", "--classes", "7")).stdout);
