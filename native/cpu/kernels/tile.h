@@ -1,6 +1,7 @@
 // The register tile in which all products are summed: P rows (pixels, Winograd tiles or input channels) by V vectors of output
 // channels. Its size is chosen here for each instruction set, and its inner loops are here.
 //
+// The loops are inlined always: a sum that is passed by reference to a function lies in memory.
 // A tile adds one input channel (or one pixel) after the other, so its size does not show in the bits.
 #pragma once
 
@@ -51,7 +52,7 @@ inline void forEachLane(const Body& body) {
 
 // sum[p][v] += x[p * stride + i] * weights[i][v] for i in [0, count), one i after the other; weights: [count][V vectors].
 template <int P, int V, int stride>
-inline void accumulateProducts(Vec (&sum)[P][V], const float* x, const float* weights, int count) {
+[[gnu::always_inline]] inline void accumulateProducts(Vec (&sum)[P][V], const float* x, const float* weights, int count) {
   int i = 0;
   const auto addOne = [&](const auto& multiplyAdd) {
     Vec w[V];
@@ -79,7 +80,7 @@ inline void accumulateProducts(Vec (&sum)[P][V], const float* x, const float* we
 
 // sum[i][v] += x[i] * g[v].
 template <int I, int V>
-inline void accumulateOuterProduct(Vec (&sum)[I][V], const float* x, const Vec (&g)[V]) {
+[[gnu::always_inline]] inline void accumulateOuterProduct(Vec (&sum)[I][V], const float* x, const Vec (&g)[V]) {
 #if defined(REVNET_FMA_BY_LANE)
   if constexpr (I % 4 == 0) {
 #pragma GCC unroll 4
