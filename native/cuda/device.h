@@ -58,6 +58,7 @@ __device__ inline unsigned atomicIncrement(unsigned* counter, unsigned last) { r
 __device__ inline void atomicAddCount(int* counter, int count) { atomicAdd(counter, count); }
 // Reads what another block wrote in this launch: past the L1 cache.
 __device__ inline float loadFresh(const float* address) { return __ldcg(address); }
+__device__ inline float2 loadFresh(const float2* address) { return __ldcg(address); }
 
 // ---- Asynchronous copies, global to shared (sm_80; before, they are ordinary ones) -------------------------------------------
 
@@ -122,7 +123,10 @@ __device__ inline void multiplyBfloat16(float (&d)[4], const uint32_t (&a)[4], u
 #endif
 }
 
-// ---- Rounding ------------------------------------------------------------------------------------------------------------------
+// Of a power of two.
+__device__ inline int logOf(int power) { return __ffs(power) - 1; }
+
+// ---- Conversion ----------------------------------------------------------------------------------------------------------------
 
 // To the nearest tf32 (10 stored fraction bits, ties away from zero), as float32's bits with the rest cleared.
 __device__ inline uint32_t toTf32(float value) {
@@ -140,6 +144,7 @@ __device__ inline uint32_t toBfloat16Pair(float low, float high) {
 #endif
   return bits;
 }
+__device__ inline float asFloat(uint32_t bits) { return __uint_as_float(bits); }
 // To the nearest integer, ties to even; saturates, and gives 0 for NaN.
 __device__ inline int roundToInt(float value) { return __float2int_rn(value); }
 

@@ -203,20 +203,24 @@ class SmallDivisor {
   unsigned magic_;
 };
 
-// Four neighbouring channels of a source, with their coefficients in registers.
-template <Reading reading>
+// Four neighbouring channels of a source, with their coefficients in registers. What kind the source is of is the same for all
+// threads, and looked at as it is read: code of its own for each kind would take more registers than it saves instructions.
 class ChannelReader {
  public:
-  // Channels [channel, channel + 4) of c; those from c on read as zero.
+  // The channels as they lie in memory: what is loaded before it is needed, so that many loads are under way.
+  struct Raw {
+    uint4 x, dz;  // dz: of NormGradient alone
+  };
+
+  // Channels [channel, channel + 4) of c; those from c on read as zero, and where there is none, nothing may be read.
   __device__ ChannelReader(const Source& source, int channel, int c)
-      : source_(source), count_(min(4, c - channel)), whole_(c % 4 == 0 && source.x.aligned) {
-    const float step = source.x.step();
+      : source_(source), channel_(channel), count_(min(4, c - channel)), whole_(c % 4 == 0 && source.x.aligned) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
+      factor_[i] = source.x.step(), shift_[i] = 0.0f, slope_[i] = 0.0f;
+      if (source.reading == Reading::Plain) continue;
       const bool real = i < count_;
-      if constexpr (reading == Reading::Plain) {
-        factor_[i] = step;
-      } else if constexpr (reading == Reading::Norm) {
+      if (source.reading == Reading::Norm) {
         factor_[i] = real ? source.norm[channel + i].scale : 0.0f;
         shift_[i] = real ? source.norm[channel + i].shift : 0.0f;
       } else {
@@ -227,74 +231,76 @@ class ChannelReader {
     }
   }
 
-  // `at`: where the first of the channels is in the tensor.
-  __device__ void read(int64_t at, float (&v)[4]) const {
-    float x[4] = {}, dz[4] = {};
-    if (whole_) {
-      if (count_ <= 0) return zero(v);
-      const float4 values = source_.x.stored4(at);
-      x[0] = values.x, x[1] = values.y, x[2] = values.z, x[3] = values.w;
-      if constexpr (reading == Reading::NormGradient) {
-        const float4 gradients = *reinterpret_cast<const float4*>(source_.dz + at);
-        dz[0] = gradients.x, dz[1] = gradients.y, dz[2] = gradients.z, dz[3] = gradients.w;
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (i >= count_) continue;
-        x[i] = source_.x.stored(at + i);
-        if constexpr (reading == Reading::NormGradient) dz[i] = source_.dz[at + i];
-      }
-    }
+  // `pixel`: where the first channel of all is in the tensor.
+  __device__ Raw load(int64_t pixel) const {
+    Raw raw{};
+    raw.x = loadFour(static_cast<const uint32_t*>(source_.x.data) + pixel + channel_);
+    if (source_.reading == Reading::NormGradient) raw.dz = loadFour(reinterpret_cast<const uint32_t*>(source_.dz) + pixel + channel_);
+    return raw;
+  }
+
+  __device__ void convert(const Raw& raw, float (&v)[4]) const {
+    const uint32_t x[4] = {raw.x.x, raw.x.y, raw.x.z, raw.x.w}, dz[4] = {raw.dz.x, raw.dz.y, raw.dz.z, raw.dz.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if constexpr (reading == Reading::Plain) v[i] = x[i] * factor_[i];
-      if constexpr (reading == Reading::Norm) v[i] = relu(fmaf(x[i], factor_[i], shift_[i]));
-      if constexpr (reading == Reading::NormGradient) v[i] = fmaf(slope_[i], dz[i], fmaf(factor_[i], x[i], shift_[i]));
+      const float value = source_.x.fixed ? static_cast<float>(static_cast<int>(x[i])) : asFloat(x[i]);
+      v[i] = fmaf(factor_[i], value, shift_[i]);
+      if (source_.reading == Reading::NormGradient) v[i] = fmaf(slope_[i], asFloat(dz[i]), v[i]);
+      if (source_.reading == Reading::Norm) v[i] = relu(v[i]);
     }
   }
 
-  __device__ static void zero(float (&v)[4]) { v[0] = v[1] = v[2] = v[3] = 0.0f; }
-
  private:
+  __device__ uint4 loadFour(const uint32_t* from) const {
+    if (whole_) return *reinterpret_cast<const uint4*>(from);
+    return make_uint4(from[0], count_ > 1 ? from[1] : 0, count_ > 2 ? from[2] : 0, count_ > 3 ? from[3] : 0);
+  }
+
   const Source& source_;
-  const int count_;
+  const int channel_, count_;
   const bool whole_;
   float factor_[4], shift_[4], slope_[4];
 };
 
-// Calls body(reader) with the reader of the source's kind.
-template <class Body>
-__device__ void withReader(const Source& source, int channel, int c, const Body& body) {
-  if (source.reading == Reading::Plain) return body(ChannelReader<Reading::Plain>(source, channel, c));
-  if (source.reading == Reading::Norm) return body(ChannelReader<Reading::Norm>(source, channel, c));
-  body(ChannelReader<Reading::NormGradient>(source, channel, c));
-}
+// Loads of a thread that are under way at a time.
+constexpr int kLoadsAtOnce = 4;
 
 // Fills `patch`, [images][patchH][patchW] pixels of `pitch` bytes, with channels [channel, channel + channels) of the source
 // around a tile; zero outside the image and from c on. `channels`: a power of two, at least 4, of which `used` are wanted.
 template <class Math>
 __device__ void fillPatch(std::byte* patch, int pitch, const Gather& gather, const Axis& rows, const Axis& columns,
                           const TilePlace& place, const Source& source, int channel, int channels, int used) {
-  const int c = gather.sourceChannels, groups = channels / 4;
-  const int group = static_cast<int>(threadIdx.x) & (groups - 1), each = static_cast<int>(blockDim.x) / groups;
+  const int c = gather.sourceChannels, groups = channels / 4, logGroups = logOf(groups);
+  const int group = static_cast<int>(threadIdx.x) & (groups - 1), each = static_cast<int>(blockDim.x) >> logGroups;
   if (4 * group >= used) return;
   const SmallDivisor byWidth(gather.patchW), byHeight(gather.patchH);
   const int top = place.row * rows.step + rows.origin, left = place.column * columns.step + columns.origin;
-  withReader(source, channel + 4 * group, c, [&](const auto& reader) {
-    const int patchPixels = (gather.patchH * gather.patchW) << gather.tile.logImages;
-#pragma unroll 2  // two loads under way in each thread; more would not fit into registers beside a tile's sums
-    for (int pixel = static_cast<int>(threadIdx.x) / groups; pixel < patchPixels; pixel += each) {
-      const int line = byWidth.divide(pixel), image = byHeight.divide(line);
-      const int y = top + line - image * gather.patchH, x = left + pixel - line * gather.patchW, n = place.image + image;
-      float v[4];
-      if (n < gather.n && y >= 0 && y < rows.size && x >= 0 && x < columns.size)
-        reader.read(((static_cast<int64_t>(n) * rows.size + y) * columns.size + x) * c + channel + 4 * group, v);
-      else
-        reader.zero(v);
-      Math::store4(patch + pixel * pitch + 4 * group * Math::kElementBytes, v);
+  // Of the patch's first pixel, which may be outside; distances from it fit into 32 bits.
+  const int64_t origin = ((static_cast<int64_t>(place.image) * rows.size + top) * columns.size + left) * c;
+  const int images = channel + 4 * group < c ? gather.n - place.image : 0;
+  const int patchPixels = (gather.patchH * gather.patchW) << gather.tile.logImages;
+  std::byte* const to = patch + 4 * group * Math::kElementBytes;
+  const ChannelReader reader(source, channel + 4 * group, c);
+#pragma unroll 1
+  for (int begin = static_cast<int>(threadIdx.x) >> logGroups; begin < patchPixels; begin += kLoadsAtOnce * each) {
+    ChannelReader::Raw raw[kLoadsAtOnce];
+    bool inside[kLoadsAtOnce];
+#pragma unroll
+    for (int i = 0; i < kLoadsAtOnce; ++i) {
+      const int pixel = begin + i * each, line = byWidth.divide(pixel), image = byHeight.divide(line);
+      const int row = line - image * gather.patchH, column = pixel - line * gather.patchW;
+      inside[i] = pixel < patchPixels && image < images && static_cast<unsigned>(top + row) < static_cast<unsigned>(rows.size) &&
+                  static_cast<unsigned>(left + column) < static_cast<unsigned>(columns.size);
+      if (inside[i]) raw[i] = reader.load(origin + ((image * rows.size + row) * columns.size + column) * c);
     }
-  });
+#pragma unroll
+    for (int i = 0; i < kLoadsAtOnce; ++i) {
+      const int pixel = begin + i * each;
+      float v[4] = {};
+      if (inside[i]) reader.convert(raw[i], v);
+      if (pixel < patchPixels) Math::store4(to + pixel * pitch, v);
+    }
+  }
 }
 
 #endif

@@ -36,17 +36,29 @@ __global__ void __launch_bounds__(kThreads) addGradientKernel(const __grid_const
   const int channel = static_cast<int>(thread % groups) * 4, count = sum.c - channel;
   if (thread / groups >= each) return;
   const bool whole = sum.c % 4 == 0 && sum.dx.aligned;
-  withReader(sum.source, channel, sum.c, [&](const auto& reader) {
-    for (int64_t pixel = thread / groups; pixel < sum.pixels; pixel += each) {
-      float more[4], dx[4];
-      float* const to = static_cast<float*>(sum.dx.data) + pixel * sum.c + channel;
-      reader.read(pixel * sum.c + channel, more);
-      loadFour(dx, to, count, whole);
+  auto* const to = static_cast<float*>(sum.dx.data) + channel;
+  const ChannelReader reader(sum.source, channel, sum.c);
+  for (int64_t first = thread / groups; first < sum.pixels; first += kLoadsAtOnce * each) {
+    ChannelReader::Raw raw[kLoadsAtOnce];
+    float dx[kLoadsAtOnce][4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) dx[i] += more[i];
-      storeFour(to, dx, count, whole);
+    for (int i = 0; i < kLoadsAtOnce; ++i) {
+      const int64_t pixel = first + i * each;
+      if (pixel >= sum.pixels) continue;
+      raw[i] = reader.load(pixel * sum.c);
+      loadFour(dx[i], to + pixel * sum.c, count, whole);
     }
-  });
+#pragma unroll
+    for (int i = 0; i < kLoadsAtOnce; ++i) {
+      const int64_t pixel = first + i * each;
+      if (pixel >= sum.pixels) continue;
+      float more[4];
+      reader.convert(raw[i], more);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) dx[i][j] += more[j];
+      storeFour(to + pixel * sum.c, dx[i], count, whole);
+    }
+  }
 }
 
 #endif

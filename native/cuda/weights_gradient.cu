@@ -46,18 +46,15 @@ __device__ void fillGradient(std::byte* to, int pitch, const Pass& pass, const T
   const int groups = pass.columns / 4, group = static_cast<int>(threadIdx.x) % groups, each = kThreads / groups;
   const Axis &rows = pass.gather.rows[0], &columns = pass.gather.columns[0];
   const int k = pass.convolution.k;
-  withReader(pass.dy, channel + 4 * group, k, [&](const auto& reader) {
-    for (int pixel = static_cast<int>(threadIdx.x) / groups; pixel < kTilePixels; pixel += each) {
-      const TilePixel at(pass.gather.tile, pixel);
-      const int n = place.image + at.image, y = place.row + at.row, x = place.column + at.column;
-      float v[4];
-      if (n < pass.gather.n && y < rows.outputs && x < columns.outputs)
-        reader.read(((static_cast<int64_t>(n) * rows.outputs + y) * columns.outputs + x) * k + channel + 4 * group, v);
-      else
-        reader.zero(v);
-      Math::store4(to + pixel * pitch + 4 * group * Math::kElementBytes, v);
-    }
-  });
+  const ChannelReader reader(pass.dy, channel + 4 * group, k);
+  for (int pixel = static_cast<int>(threadIdx.x) / groups; pixel < kTilePixels; pixel += each) {
+    const TilePixel at(pass.gather.tile, pixel);
+    const int n = place.image + at.image, y = place.row + at.row, x = place.column + at.column;
+    float v[4] = {};
+    if (channel + 4 * group < k && n < pass.gather.n && y < rows.outputs && x < columns.outputs)
+      reader.convert(reader.load(((static_cast<int64_t>(n) * rows.outputs + y) * columns.outputs + x) * k), v);
+    Math::store4(to + pixel * pitch + 4 * group * Math::kElementBytes, v);
+  }
 }
 
 template <class Math, int kItemColumns>

@@ -5,6 +5,7 @@
 #include "emulation/runtime_api.h"
 #include "emulation/types.h"
 // It names what is declared above.
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <tuple>
@@ -69,6 +70,7 @@ inline void atomicAddCount(int* counter, int count) {
   *counter = static_cast<int>(static_cast<unsigned>(*counter) + static_cast<unsigned>(count));
 }
 inline float loadFresh(const float* address) { return *address; }
+inline float2 loadFresh(const float2* address) { return *address; }
 
 // ---- Asynchronous copies --------------------------------------------------------------------------------------------------
 
@@ -115,7 +117,9 @@ inline void multiplyBfloat16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
   emulation::warpCollective("multiplyBfloat16", emulation::evaluateMultiplyBfloat16, matrixOperands(d, a, b0, b1), where);
 }
 
-// ---- Rounding -------------------------------------------------------------------------------------------------------------
+inline int logOf(int power) { return std::countr_zero(static_cast<unsigned>(power)); }
+
+// ---- Conversion -----------------------------------------------------------------------------------------------------------
 
 inline uint32_t toTf32(float value) {
   const uint32_t bits = __float_as_uint(value);
@@ -131,6 +135,7 @@ inline uint32_t toBfloat16Pair(float low, float high) {
   };
   return round(high) << 16 | round(low);
 }
+inline float asFloat(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline int roundToInt(float value) {
   if (std::isnan(value)) return 0;
   if (value >= 2147483648.0f) return std::numeric_limits<int>::max();
