@@ -42,13 +42,20 @@ function summedTerms(step: Step): number {
 
 const convolutions = (step: Step): number => JSON.stringify(step).split('"convolution":{').length - 1;
 
+/** A function of each value. A loop, since Float64Array.from with a function takes about ten times as long. */
+function mapped(values: Values, of: (value: number, i: number) => number): Float64Array {
+  const result = new Float64Array(values.length);
+  for (let i = 0; i < result.length; ++i) result[i] = of(values[i]!, i);
+  return result;
+}
+
 /** What both devices can represent: float32, or a multiple of the 32-bit stream's step. */
 function representable(problem: Problem, values: Named): Named {
   return new Map(
     [...values].map(([name, value]): [string, Values] => {
       const type = problem.tensors.get(name)?.type;
-      if (type === "fixed") return [name, Float64Array.from(value, toStreamGrid)];
-      return [name, isNumber(type) ? Float64Array.from(value, Math.fround) : value];
+      if (type === "fixed") return [name, mapped(value, toStreamGrid)];
+      return [name, isNumber(type) ? mapped(value, Math.fround) : value];
     }),
   );
 }
@@ -58,17 +65,23 @@ function moved(problem: Problem, values: Named, random: Random, movement = MOVEM
   return new Map(
     [...values].map(([name, value]): [string, Values] => {
       const movable = isNumber(problem.tensors.get(name)?.type);
-      return [name, movable ? Float64Array.from(value, (x) => x * (1 + movement * (2 * random.uniform() - 1))) : value];
+      return [name, movable ? mapped(value, (x) => x * (1 + movement * (2 * random.uniform() - 1))) : value];
     }),
   );
 }
 
-const largest = (values: Iterable<number>): number => {
+/** The largest magnitude; Infinity where there is a NaN. */
+function largest(values: Values): number {
   let result = 0;
-  for (const value of values) result = Number.isNaN(value) ? Number.POSITIVE_INFINITY : Math.max(result, Math.abs(value));
+  for (let i = 0; i < values.length; ++i) {
+    const value = Math.abs(values[i]!);
+    if (Number.isNaN(value)) return Number.POSITIVE_INFINITY;
+    if (value > result) result = value;
+  }
   return result;
-};
-const difference = (a: Values, b: Values): Float64Array => Float64Array.from(a, (value, i) => value - b[i]!);
+}
+
+const largestDifference = (a: Values, b: Values): number => largest(mapped(a, (value, i) => value - b[i]!));
 
 export interface Expected {
   step: Step;
@@ -94,7 +107,7 @@ async function expectations(reference: Device, problem: Problem, rounding: numbe
     for (let i = 0; i < 3; ++i) {
       const changed = await program.run(moved(problem, inputs, random), names);
       for (const name of names) {
-        const change = largest(difference(changed.get(name)!, outputs.get(name)!));
+        const change = largestDifference(changed.get(name)!, outputs.get(name)!);
         if (change > 256 * MOVEMENT * Math.max(largest(outputs.get(name)!), 2 ** -7)) return null;
         sensitivity.set(name, Math.max(sensitivity.get(name)!, (change * FLOAT_ROUNDING) / MOVEMENT));
       }
@@ -105,7 +118,7 @@ async function expectations(reference: Device, problem: Problem, rounding: numbe
     for (let i = 0; i < 5 && rounding > 0 && convolutions(step) > 0; ++i) {
       const changed = await program.run(moved(problem, inputs, random, movement), names);
       for (const name of names) {
-        const change = largest(difference(changed.get(name)!, outputs.get(name)!));
+        const change = largestDifference(changed.get(name)!, outputs.get(name)!);
         rounded.set(name, Math.max(rounded.get(name)!, change));
       }
     }
@@ -134,12 +147,12 @@ export function relativeError(
 ): number {
   const expected = outputs.get(name)!;
   const { type } = problem.tensors.get(name)!;
-  if (type === "index" || type === "byte") return largest(difference(actual, expected)) === 0 ? 0 : Number.POSITIVE_INFINITY;
+  if (type === "index" || type === "byte") return largestDifference(actual, expected) === 0 ? 0 : Number.POSITIVE_INFINITY;
   // A value may round to either of two steps of a 32-bit stream, in one element or in all.
   const streamStep = tensorsOf(step).some((name) => problem.tensors.get(name)!.type === "fixed") ? STREAM_STEP : 0;
   const common = SAFETY * Math.sqrt(summedTerms(step)) * sensitivity.get(name)! + 2 * rounding.get(name)! + streamStep;
   return largest(
-    Float64Array.from(actual, (value, i) => {
+    mapped(actual, (value, i) => {
       const error = Math.abs(value - expected[i]!);
       return error === 0 ? 0 : error / (common + 2 * FLOAT_ROUNDING * Math.abs(expected[i]!));
     }),
