@@ -1,8 +1,10 @@
 #!/usr/bin/env node
 /** Reads the arguments of gpu-check.sh and runs the parts that were asked for. */
+const { spawnSync } = require("node:child_process");
+const os = require("node:os");
 const path = require("node:path");
 const { parseArgs } = require("node:util");
-const { Parts } = require("./run.js");
+const { Parts, longest } = require("./run.js");
 const { DEFAULT_PARTS, PARTS } = require("./parts.js");
 const { summary } = require("./summary.js");
 
@@ -21,11 +23,15 @@ const FLAGS = {
 
 function help() {
   const parts = PARTS.map(({ name, limit, what }) => `  ${name.padEnd(10)} ${String(limit).padStart(4)} s  ${what}`);
-  const total = (names) => PARTS.filter(({ name }) => names.includes(name)).reduce((sum, { limit }) => sum + limit, 0) / 60;
+  const minutes = (parts) => Math.ceil(longest(parts) / 60);
   return [
     "gpu-check.sh OUT [PART...]: writes summary.md, results.jsonl and log.txt into the folder OUT, as each part goes on.",
     "",
-    `Parts, with their time limits (by default ${DEFAULT_PARTS.join(", ")}: ${total(DEFAULT_PARTS)} minutes at most; "all": ${total(PARTS.map(({ name }) => name))}):`,
+    `Parts, with their time limits. By default ${DEFAULT_PARTS.join(", ")},`,
+    `which take ${minutes(PARTS.filter(({ byDefault }) => byDefault))} minutes at most; "all": ${minutes(PARTS)}. Parts that are named run in the order in which they are named,`,
+    `${PARTS.filter(({ together }) => together)
+      .map(({ name }) => name)
+      .join(", ")} at the same time where they are neighbours.`,
     ...parts,
     "",
     ...Object.entries(FLAGS).map(([name, text]) => `  --${name} ${text}`),
@@ -66,10 +72,10 @@ async function main() {
       fail(`unknown part '${name}'; there are ${PARTS.map((part) => part.name).join(", ")}`);
   for (const [name, seconds] of Object.entries(limits))
     if (!(Number(seconds) > 0)) fail(`--limit ${name}: expected seconds, got '${seconds}'`);
-  const parts = PARTS.filter(({ name }) => names.includes(name)).map((part) => ({
-    ...part,
-    limit: Number(limits[part.name] ?? part.limit),
-  }));
+  const parts = [...new Set(names)].map((asked) => {
+    const part = PARTS.find(({ name }) => name === asked);
+    return { ...part, limit: Number(limits[asked] ?? part.limit) };
+  });
   const absolute = (file) => (file === undefined ? undefined : path.resolve(file));
   const options = {
     peer: absolute(values.peer),
@@ -82,7 +88,11 @@ async function main() {
     trainModel: values["train-model"],
     steps: values.steps,
   };
-  const failed = await new Parts(path.resolve(out), options, summary).run(parts);
+  const run = new Parts(path.resolve(out), options, summary);
+  const query = ["--query-gpu=name,driver_version,clocks.max.sm,clocks.max.mem", "--format=csv,noheader"];
+  const { stdout: machine } = spawnSync("nvidia-smi", query, { encoding: "utf8", timeout: 10_000 });
+  if (machine) run.record({ machine: `${machine.trim()}; ${os.availableParallelism()} processor cores` });
+  const failed = await run.run(parts);
   process.exit(failed ? 1 : 0);
 }
 

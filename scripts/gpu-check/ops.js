@@ -1,4 +1,4 @@
-/** The op cases of `revnet doctor --verify` in bfloat16, for tools that watch a process: node ops.js DEVICE. Exits 1 where one is wrong. */
+/** The op cases of `revnet doctor --verify`, for tools that watch a process: node ops.js DEVICE [PRECISION]. Exits 1 where one is wrong. */
 const path = require("node:path");
 
 const dist = path.resolve(__dirname, "../../dist/verify");
@@ -7,9 +7,11 @@ const { opChecks } = require(path.join(dist, "ops.js"));
 const { subjectOf } = require(path.join(dist, "verify.js"));
 
 async function main() {
-  const checks = opChecks(subjectOf({ device: process.argv[2], precision: "bfloat16" }));
-  // The convolutions by themselves are large, and in residual functions and reversible blocks too.
-  for (const check of checks.filter(({ name }) => !name.startsWith("op convolution"))) {
+  const [, , device, precision = "bfloat16"] = process.argv;
+  const checks = opChecks(subjectOf({ device, precision }));
+  // Convolutions by themselves have the largest cases: last, in case the time does not suffice.
+  const large = checks.filter(({ name }) => name.startsWith("op convolution"));
+  for (const check of [...checks.filter((other) => !large.includes(other)), ...large]) {
     const { status, detail } = await resultOf(check, new Budget(600));
     console.log(`${status} ${check.name}: ${detail}`);
     if (status !== "PASS") process.exitCode = 1;

@@ -1,4 +1,5 @@
 /** summary.md of gpu-check: what each part came to, and its tables in the form of docs/performance.md. */
+const { METRICS } = require("./profiles.js");
 
 const table = (head, rows) =>
   rows.length === 0
@@ -50,30 +51,83 @@ function timesTable(results, part) {
   ];
 }
 
+/** Where a step's time went; bytes per microsecond are MB/s, and so many thousands of them GB/s. */
+function stepTables(results) {
+  return of(results, "step").flatMap(({ what, launches, microseconds, megabytes, largest }) => [
+    `${what}: ${launches} launches, ${microseconds.toFixed(0)} us in kernels, ${megabytes.toFixed(0)} MB of DRAM`,
+    "",
+    ...table(
+      ["kernel", "grid", "launches", "us", "share", "us each", "MB each", "GB/s"],
+      largest.map((row) => [
+        row.kernel,
+        row.grid,
+        row.launches,
+        row.microseconds.toFixed(1),
+        `${(100 * row.share).toFixed(1)} %`,
+        (row.microseconds / row.launches).toFixed(1),
+        (row.megabytes / row.launches).toFixed(2),
+        ((1000 * row.megabytes) / row.microseconds).toFixed(0),
+      ]),
+    ),
+  ]);
+}
+
 const SECTIONS = {
   verify: verifyTable,
-  suites: (results) =>
-    of(results, "suites").flatMap(({ passing, failures, pending }) => [
-      `${passing} passing, ${failures.length} failing, ${pending} pending`,
-      "",
-      ...failures.map((title) => `- ${title}`),
-      "",
-    ]),
+  suites: (results) => {
+    const counts = of(results, "suites");
+    return [
+      ...table(
+        ["suite", "passing", "failing", "pending"],
+        counts.map(({ suite, passing, failures, pending }) => [suite, passing, failures.length, pending]),
+      ),
+      ...counts.flatMap(({ suite, failures }) => failures.flatMap((title) => [`- ${suite}: ${title}`, ""])),
+    ];
+  },
   sanitizer: (results) =>
     table(
-      ["tool", "", "said"],
-      of(results, "sanitizer").map(({ tool, ok, said }) => [tool, ok ? "clean" : "NOT CLEAN", said]),
+      ["tool", "precision", "", "ops", "said"],
+      of(results, "sanitizer").map(({ tool, precision, ok, ops, said }) => [
+        tool,
+        precision,
+        ok ? "clean" : "NOT CLEAN",
+        ops,
+        said,
+      ]),
     ),
+  hashes: (results) =>
+    table(
+      ["model, precision", "steps", "reversible", "stored", "runs", "different", ""],
+      of(results, "hashes").map(({ model, precision, steps, reversible, stored, runs, different, ok }) => [
+        `${model}, ${precision}`,
+        steps,
+        reversible.slice(0, 12),
+        stored.slice(0, 12),
+        runs,
+        different,
+        ok ? "equal" : "NOT EQUAL",
+      ]),
+    ),
+  exits: (results) =>
+    of(results, "exits").flatMap(({ how, ended, failures }) => [
+      `${how}: ${ended} ended well, ${failures.length} did not`,
+      "",
+      ...failures.flatMap((failure) => [`- ${failure}`, ""]),
+    ]),
+  peers: (results) =>
+    of(results, "peers").flatMap(({ note, ready, of: all }) => [note ?? `${ready} of ${all} peers got ready in time`, ""]),
   times: (results) => timesTable(results, "times"),
   imagenet: (results) => timesTable(results, "imagenet"),
-  profile: (results) => {
-    const columns = ["Duration", "DRAM Throughput", "Registers Per Thread", "Achieved Occupancy"];
-    const kernels = of(results, "profile").flatMap((result) => result.kernels);
-    return table(
-      ["kernel", ...columns, "stalls most"],
-      kernels.map((kernel) => [kernel.kernel, ...columns.map((name) => kernel[name] ?? ""), kernel.stall ?? ""]),
-    );
-  },
+  step: stepTables,
+  profile: (results) =>
+    of(results, "profile").flatMap(({ what, kernels }) => [
+      what,
+      "",
+      ...table(
+        ["kernel", "grid", ...METRICS, "waits most for, cycles an instruction"],
+        kernels.map((each) => [each.kernel, each.grid, ...METRICS.map((name) => each[name] ?? ""), each.stall ?? ""]),
+      ),
+    ]),
   train: (results) =>
     of(results, "train").flatMap(({ model, validation, note, seconds }) => [
       validation
@@ -85,11 +139,13 @@ const SECTIONS = {
 
 /** @param results of all parts so far, in their order; a part that has ended has one with its status */
 function summary(results) {
-  const parts = [...new Set(results.map(({ part }) => part))];
+  const machine = results.find((result) => result.machine)?.machine;
+  const parts = [...new Set(results.flatMap(({ part }) => part ?? []))];
   const ended = results.filter(({ status }) => status !== undefined);
   return [
     "# gpu-check",
     "",
+    ...(machine ? [machine, ""] : []),
     ...table(
       ["part", "", "time", ""],
       ended.map(({ part, status, seconds, reason = "" }) => [part, status, `${seconds} s`, reason.split("\n")[0]]),

@@ -1,6 +1,6 @@
 /** scripts/gpu-check: parts that end, fail, lack something or hang, and what is left of each; with stand-ins for what they run. */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { expect } from "chai";
@@ -17,15 +17,16 @@ interface Part {
   limit: number;
   grace?: number;
   mayBeCut?: boolean;
+  together?: boolean;
   run(context: Context, options: object): Promise<boolean>;
 }
-const { Parts } = require(path.join(SCRIPTS, "gpu-check/run.js")) as {
+const { Parts, longest } = require(path.join(SCRIPTS, "gpu-check/run.js")) as {
   Parts: new (out: string, options: object, summarize: (results: object[]) => string) => { run(parts: Part[]): Promise<boolean> };
+  longest(parts: Part[]): number;
 };
-const { PARTS, DEFAULT_PARTS, kernelsOf } = require(path.join(SCRIPTS, "gpu-check/parts.js")) as {
-  PARTS: Part[];
-  DEFAULT_PARTS: string[];
-  kernelsOf(report: string): object[];
+const { PARTS, DEFAULT_PARTS } = require(path.join(SCRIPTS, "gpu-check/parts.js")) as { PARTS: Part[]; DEFAULT_PARTS: string[] };
+const { timePeer } = require(path.join(SCRIPTS, "gpu-check/peers.js")) as {
+  timePeer(part: Context, options: object, job: object): Promise<number | undefined>;
 };
 const { summary } = require(path.join(SCRIPTS, "gpu-check/summary.js")) as { summary(results: object[]): string };
 
@@ -109,10 +110,90 @@ describe("gpu-check", () => {
     expect(await new Parts(out, {}, summary).run(parts.slice(0, 2)), "a tool that is missing is no failure").to.equal(false);
   });
 
+  it("runs neighbours that may be run together at the same time, and the next part after them", async () => {
+    const seen: string[] = [];
+    let meet = () => {};
+    const met = new Promise<void>((resolve) => {
+      meet = resolve;
+    });
+    const part = (name: string, run: () => unknown, rest: object): Part => ({
+      name,
+      limit: 9,
+      run: async () => {
+        await run();
+        seen.push(name);
+        return true;
+      },
+      ...rest,
+    });
+    // The first could not end if the second waited for it.
+    const together = [part("waits", () => met, { together: true }), part("meets", () => meet(), { together: true })];
+    expect(await new Parts(out, {}, summary).run([...together, part("last", () => {}, {})])).to.equal(false);
+    expect(seen.at(-1)).to.equal("last");
+    expect(longest([...together, part("last", () => {}, { limit: 3 })])).to.equal(9 + 3);
+  });
+
+  it("tells a command that a signal has ended from one that was stopped", async () => {
+    const crashes: Part = {
+      name: "crashes",
+      limit: 9,
+      run: async (part) => {
+        const { status } = await part.command("a crash", ["sh", "-c", "kill -SEGV $$"]);
+        part.record({ ended: status });
+        return status === 0;
+      },
+    };
+    expect(await new Parts(out, {}, summary).run([crashes])).to.equal(true);
+    expect(results()).to.deep.include({ part: "crashes", ended: 128 + 11 });
+    expect(results().at(-1).status).to.equal("FAIL");
+  });
+
+  it("starts peers ahead, lets them wait for their turn, and ends those that have none", async function () {
+    if (spawnSync("python3", ["--version"]).status !== 0) return this.skip();
+    // In place of PyTorch.
+    mkdirSync(path.join(out, "torch"));
+    writeFileSync(
+      path.join(out, "torch", "__init__.py"),
+      "class cuda:\n  is_available = lambda: False\nclass _dynamo:\n  reset = lambda: None\n",
+    );
+    const peer = path.join(out, "peer.py");
+    writeFileSync(
+      peer,
+      [
+        "import os, sys",
+        `open('${path.join(out, "calls")}', 'a').write(f"{os.getpid()} {' '.join(sys.argv[1:])}\\n")`,
+        'print("m: median 2.50 ms, min 2.00 ms")',
+      ].join("\n"),
+    );
+    const calls = () => read("calls").trim().split("\n");
+    const before = process.env.PYTHONPATH;
+    process.env.PYTHONPATH = out;
+    const options = { device: "cpu", python: "python3", peer, models: ["resnet-32"], batchSizes: [2] };
+    const turn: Part = {
+      name: "turn",
+      limit: 20,
+      run: async (part) => {
+        expect(calls(), "only what compiles has run").to.have.length(1);
+        const job = { model: "resnet-32", batchSize: 2, activations: "stored", precision: "bfloat16" };
+        part.record({ median: await timePeer(part, options, job) });
+        return true;
+      },
+    };
+    try {
+      expect(await new Parts(out, options, summary).run([...PARTS.filter(({ name }) => name === "peers"), turn])).to.equal(false);
+    } finally {
+      if (before === undefined) delete process.env.PYTHONPATH;
+      else process.env.PYTHONPATH = before;
+    }
+    expect(results()).to.deep.include({ part: "peers", ready: 3, of: 3 }).and.to.deep.include({ part: "turn", median: 2.5 });
+    const [warm, timed] = calls();
+    expect(timed, "the same process, with the same arguments").to.equal(warm);
+    expect(timed).to.match(/ time resnet-32 --batch 2 --steps 20 --threads \d+ --compile --bf16$/);
+  });
+
   it("keeps within 8 minutes by default and 15 in all", () => {
-    const minutes = (parts: Part[]) => parts.reduce((sum, { limit }) => sum + limit, 0) / 60;
-    expect(minutes(PARTS.filter(({ name }) => DEFAULT_PARTS.includes(name)))).to.be.at.most(8);
-    expect(minutes(PARTS)).to.be.at.most(15);
+    expect(longest(PARTS.filter(({ name }) => DEFAULT_PARTS.includes(name))) / 60).to.be.at.most(8);
+    expect(longest(PARTS) / 60).to.be.at.most(15);
   });
 
   it("runs NVIDIA's checkers on the ops where there are any, and takes their word", async () => {
@@ -131,27 +212,14 @@ describe("gpu-check", () => {
     } finally {
       process.env.PATH = before;
     }
-    expect(read("compute-sanitizer.log")).to.match(/--tool memcheck .*ops\.js cuda\n--tool racecheck .*ops\.js cuda\n$/);
-    expect(read("summary.md")).to.include("| memcheck | clean |").and.include("| racecheck | NOT CLEAN |");
-  });
-
-  it("reads ncu's report", () => {
-    const report = [
-      "  void revnet::cuda::<unnamed>::convolveKernel<revnet::cuda::Bfloat16, 16>(Pass) (512, 1, 1)x(128, 1, 1), Context 1, Stream 13, Device 0, CC 9.0",
-      "    DRAM Throughput                   %        38.10",
-      "    Duration                         us     1,011.42",
-      "          On average, each warp of this workload spends 6.1 cycles being stalled waiting for a barrier",
-      "  sumPartialsKernel(Sums) (9, 2, 1)x(256, 1, 1), Context 1, Stream 13, Device 0, CC 9.0",
-    ].join("\n");
-    expect(kernelsOf(report)).to.deep.equal([
-      {
-        kernel: "convolveKernel",
-        "DRAM Throughput": "38.10 %",
-        Duration: "1,011.42 us",
-        stall: "6.1 cycles waiting for a barrier",
-      },
-      { kernel: "sumPartialsKernel" },
-    ]);
+    const calls = read("compute-sanitizer.log").trim().split("\n");
+    const precisions = ["bfloat16", "tf32", "float32"];
+    for (const tool of ["memcheck", "racecheck"])
+      for (const precision of precisions)
+        expect(
+          calls.filter((call) => call.startsWith(`--tool ${tool}`) && call.endsWith(`ops.js cuda ${precision}`)),
+        ).to.have.length(1);
+    expect(read("summary.md")).to.include("| memcheck | tf32 | clean |").and.include("| racecheck | tf32 | NOT CLEAN |");
   });
 
   it("sets ours beside the peer's, as docs/performance.md does", () => {
