@@ -166,11 +166,12 @@ __device__ inline void softmaxRow(const SoftmaxArguments& of, int row, int label
     dx[j] = (j == label ? -otherThanLabel : expf(x[j] - largest.logit)) / sum / counted;
 }
 
-// rows [2][n]: scratch for each row's loss and hit.
+// rows [n]: scratch for each row's loss and hit.
 __global__ void softmaxCrossEntropy(SoftmaxArguments of, ChannelPartials rows, unsigned* counter) {
   waitForPrevious();
-  auto* ofWarps = reinterpret_cast<int*>(sharedMemory());
-  auto* word = reinterpret_cast<unsigned*>(ofWarps + kRows);
+  auto* totals = reinterpret_cast<float4*>(sharedMemory());
+  auto* word = reinterpret_cast<unsigned*>(totals + kThreads);
+  auto* ofWarps = reinterpret_cast<int*>(totals);
   const int counted = countRows(of, ofWarps);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int row = static_cast<int>(blockIdx.x) * kRows + static_cast<int>(threadIdx.x) / kWarp;
@@ -182,13 +183,10 @@ __global__ void softmaxCrossEntropy(SoftmaxArguments of, ChannelPartials rows, u
     } else if (of.dx != nullptr) {
       for (int j = lane; j < of.classes; j += kWarp) of.dx[static_cast<int64_t>(row) * of.classes + j] = 0;
     }
-    if (lane == 0) {
-      rows.at(0, 0, row) = loss;
-      rows.at(0, 1, row) = hit;
-    }
+    if (lane == 0) rows.at(row, 0) = make_float2(loss, hit);
   }
   if (!isLastBlock(counter, gridDim.x, word)) return;
-  forEachChannelTotal(rows, 0, 1, [&](int, float loss, float hits) {
+  forEachPairTotal(rows, 0, 1, totals, [&](int, float loss, float hits) {
     *of.loss = counted > 0 ? loss / static_cast<float>(counted) : 0.0f;
     *of.correct = static_cast<int>(hits);  // exact: there are at most kMaxRows
   });
@@ -196,7 +194,7 @@ __global__ void softmaxCrossEntropy(SoftmaxArguments of, ChannelPartials rows, u
 
 struct SoftmaxLayout {
   ChannelPartials rows;
-  SoftmaxLayout(const SoftmaxCrossEntropy& op, Carver& carver) : rows{carver.take<float>(2 * static_cast<size_t>(op.n)), op.n, 1} {}
+  SoftmaxLayout(const SoftmaxCrossEntropy& op, Carver& carver) : rows{carver.take<float2>(static_cast<size_t>(op.n)), op.n, 1} {}
 };
 
 }  // namespace
@@ -231,7 +229,7 @@ void run(const SoftmaxCrossEntropy& op, const Context& context) {
                                    context.at<float>(op.loss),
                                    context.at<float>(op.dx),
                                    context.at<int>(op.correct)};
-  launch(context.stream, softmaxCrossEntropy, dim3(blocksFor(op.n, kRows)), kThreads, sizeof(int) * kRows + sizeof(unsigned),
+  launch(context.stream, softmaxCrossEntropy, dim3(blocksFor(op.n, kRows)), kThreads, sizeof(float4) * kThreads + sizeof(unsigned),
          arguments, layout.rows, context.counters);
 }
 

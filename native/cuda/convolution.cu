@@ -1,15 +1,16 @@
 // The convolution kernel, forward and backward data.
 //
-// A block computes tiles of 128 pixels x kColumns (16, 32 or 64) output channels with 4 warps, each 32 pixels:
-//   for each chunk of at most 32 input channels
+// A block computes tiles of 256 pixels x 16 output channels, 128 x 32 or 64 x 64 with 8 warps, each 32 pixels x 16 channels:
+//   for each chunk of input channels (128 bytes of operands at most)
 //     the patch of source pixels that the tile sees, normalised and rounded, into shared memory (once for all taps)
-//     for each tap: 32 pixels x kColumns += shifted rows of the patch x a slab of weights, which cp.async brings in two ahead
-//   the sums through shared memory, so that whole rows of channels are written
-// It overlaps reading and multiplying across the blocks of a multiprocessor, not within one.
+//     for each tap: shifted rows of the patch x a slab of weights, in shared memory: all slabs are there from the start where they
+//     have room (narrow layers), else cp.async brings those of some rows of taps while those before are used
+//   the sums go from registers to memory: a lane has four neighbouring channels (math.cuh)
+// Reading and multiplying overlap across the blocks of a multiprocessor, not within one.
 //
-// Bytes of a pass, in device memory: 4 n h w c x (patch pixels / tile pixels: 1.4 for 3x3 on 8x16) read (most of the overlap hits
-// in L2), 4 n outH outW k written (Add: + 4 to 8 read; Mask: + 4 read); NormGradient reads 8 in place of 4.
-// Flops: 2 n outH outW k c taps. Launch: min(tiles, 512) x column tiles x phases blocks of 128 threads.
+// Bytes of a pass, in device memory: 4 n h w c x (patch pixels / tile pixels: 1.3 for 3x3 on 8x32) read (most of the overlap hits
+// in L2), 4 n outH outW k written (Add: + 4 read; Mask: + 4 read); NormGradient reads 8 in place of 4.
+// Flops: 2 n outH outW k c taps. Launch: about 264 blocks of 256 threads at most, over tiles, column tiles and phases.
 #include "cuda/convolution.cuh"
 #include "cuda/epilogue.cuh"
 #include "cuda/prepare.cuh"
@@ -19,11 +20,14 @@ namespace revnet::cuda {
 namespace {
 
 constexpr int kThreads = kConvolutionThreads;
-constexpr int kTilePixels = 128;
-constexpr int kStages = 3;       // slabs of weights in shared memory
-constexpr int kMaxBlocks = 512;  // whose partial sums one block can add up in a few microseconds
-constexpr int kFewBlocks = 96;   // below this many blocks, narrower column tiles fill more multiprocessors
+// Blocks that have room on the 132 multiprocessors of an H100 at once, two on each. Whatever the device: plans, and with them the
+// order of sums, depend on the shape alone.
+constexpr int kBlocks = 264;
+constexpr int kPairs = 1;  // of 8 output channels, for each warp: more do not fit into registers beside what is being loaded
 constexpr size_t kPatchBytes = 40 << 10;
+constexpr size_t kSharedBytes = 99 << 10;  // of a block, on GPUs that have least
+constexpr size_t kStreamedBytes = 64 << 10;  // so that more than one block has room where weights come and go
+constexpr int kChunkBytes = 128;
 
 struct Pass {
   Gather gather;
@@ -33,6 +37,8 @@ struct Pass {
   const std::byte* weights;
   PartialSums partials;
   unsigned* counters;
+  bool resident;
+  int rowsAtOnce;
 };
 
 template <class Math>
@@ -43,156 +49,219 @@ template <class Math>
 constexpr int slabBytes(int chunk, int columns) {
   return slabPitch<Math>(chunk, columns) * (Math::kTensorCores ? columns : chunk);
 }
-// Of the output tile in shared memory, in floats: rows of pixels in different banks.
-constexpr int outputPitch(int columns) { return columns + 8; }
 
 #if REVNET_KERNEL_CODE
 
-// Brings one slab of weights into shared memory.
+// Brings `count` slabs of weights that follow one another into shared memory.
 template <class Math, int kColumns>
-__device__ void copySlab(std::byte* to, const std::byte* from, int chunk) {
-  const int rowBytes = Math::kTensorCores ? chunk * Math::kElementBytes : kColumns * 4;
-  const int pieces = rowBytes / 16, rows = Math::kTensorCores ? kColumns : chunk;
-  const int pitch = slabPitch<Math>(chunk, kColumns);
-  for (int i = static_cast<int>(threadIdx.x); i < rows * pieces; i += kThreads)
-    copyAsync16(to + i / pieces * pitch + i % pieces * 16, from + i * 16);
+__device__ void copySlabs(std::byte* to, const std::byte* from, int chunk, int count) {
+  const int rowBytes = Math::kTensorCores ? chunk * Math::kElementBytes : kColumns * 4, rows = Math::kTensorCores ? kColumns : chunk;
+  const int logPieces = logOf(rowBytes / 16), pitch = slabPitch<Math>(chunk, kColumns);
+#pragma unroll 1
+  for (int i = opaque(static_cast<int>(threadIdx.x)); i < (count * rows) << logPieces; i += kThreads)
+    copyAsync16(to + (i >> logPieces) * pitch + (i & ((1 << logPieces) - 1)) * 16, from + i * 16);
 }
 
-template <class Math, int kColumns>
-__global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 3 : 2) convolveKernel(const __grid_constant__ Pass pass) {
+// The part of a tile's product that is computed at a time: some rows of taps of one chunk of input channels.
+struct Group {
+  int chunk = 0, row = 0;
+
+  __device__ void advance(int rowsAtOnce, int chunks, int rowTaps) {
+    row += rowsAtOnce;
+    if (row < rowTaps) return;
+    row = 0;
+    chunk = chunk + 1 < chunks ? chunk + 1 : 0;
+  }
+};
+
+template <class Math, int kColumnWarps, Writing kWriting>
+__global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolveKernel(const __grid_constant__ Pass pass) {
+  constexpr int kColumns = BlockShape{kColumnWarps}.columns();
   waitForPrevious();
   const Gather& gather = pass.gather;
   const WeightLayout& layout = pass.layout;
-  const int thread = static_cast<int>(threadIdx.x), chunk = layout.chunk;
-  const Axis &rows = gather.rows[blockIdx.z / 2], &columns = gather.columns[blockIdx.z % 2];
+  const int chunk = layout.chunk, chunks = layout.chunks();
   const int phase = static_cast<int>(gather.phases == 1 ? 0 : blockIdx.z);
-  const int firstChannel = static_cast<int>(blockIdx.y) * kColumns;
+  const int firstColumn = static_cast<int>(blockIdx.y) * kColumns;
 
   std::byte* const patch = sharedMemory();
   const int patchPitch = rowPitch<Math>(chunk);
   std::byte* const slabs = patch + gather.patchPixels() * patchPitch;
-  auto* const output = reinterpret_cast<float*>(patch);  // once the patch and the slabs have been read
-
-  PixelTile<Math, kColumns> tile(
-      [&](int pixel) { return TilePixel(gather.tile, pixel).patchIndex(gather, rows, columns) * patchPitch; });
-  ChannelSums sums;
-  int left = 0;
-
-  const int taps = rows.taps * columns.taps, chunks = layout.chunks(), steps = chunks * taps;
+  const int slabStep = slabBytes<Math>(chunk, kColumns), weightPitch = slabPitch<Math>(chunk, kColumns);
   const size_t slabSize = static_cast<size_t>(kColumns) * static_cast<size_t>(chunk * Math::kElementBytes);
   const std::byte* const weights =
       pass.weights + slabSize * static_cast<size_t>(chunks) * static_cast<size_t>(layout.taps()) * blockIdx.y;
-  // Slab `step` of this phase goes to stage step % kStages. One group a step, even an empty one, so that they can be counted.
-  const auto prefetch = [&](int step) {
-    if (step < steps) {
-      const int tap = step % taps, row = tap / columns.taps, column = tap % columns.taps;
-      const int at = (rows.firstTap + row * rows.tapStep) * layout.kernel + columns.firstTap + column * columns.tapStep;
-      copySlab<Math, kColumns>(slabs + step % kStages * slabBytes<Math>(chunk, kColumns),
-                               weights + slabSize * static_cast<size_t>(step / taps * layout.taps() + at), chunk);
-    }
-    copyAsyncCommit();
+  // Where the slab of a tap is among those of its column tile.
+  const auto slabIndex = [&](const Axis& rows, const Axis& columns, int at, int row, int column) {
+    return (at * layout.kernel + rows.firstTap + row * rows.tapStep) * layout.kernel + columns.firstTap + column * columns.tapStep;
   };
+  // Weights that do not all have room: those of the next group come while this one is multiplied.
+  Group next;
+  int half = 0;
+  const auto copyNext = [&](const Axis& rows, const Axis& columns) {
+    std::byte* to = slabs + half * pass.rowsAtOnce * layout.kernel * slabStep;
+    for (int row = next.row; row < min(next.row + pass.rowsAtOnce, rows.taps); ++row)
+      for (int column = 0; column < columns.taps; ++column, to += slabStep)
+        copySlabs<Math, kColumns>(
+            to, weights + slabSize * static_cast<size_t>(slabIndex(rows, columns, next.chunk, row, column)), chunk, 1);
+    copyAsyncCommit();
+    next.advance(pass.rowsAtOnce, chunks, rows.taps);
+    half ^= 1;
+  };
+  if (pass.resident) {
+    copySlabs<Math, kColumns>(slabs, weights, chunk, chunks * layout.taps());
+    copyAsyncCommit();
+  } else {
+    copyNext(gather.rows[phase / 2], gather.columns[phase % 2]);
+  }
+
+  const WarpPlace<kColumnWarps> warp(static_cast<int>(threadIdx.x));
+  PixelTile<Math, kPairs> tile([&](int pixel) {
+    return TilePixel(gather.tile, kWarpPixels * warp.pixel + pixel)
+               .patchIndex(gather, gather.rows[phase / 2], gather.columns[phase % 2]) *
+           patchPitch;
+  });
+  const int ownSlab = warp.column * 16 * kPairs * (Math::kTensorCores ? weightPitch : 4);  // of this warp's columns
+  ChannelSums<kPairs, kWriting> sums;
+  int left = 0;
 
   const int tiles = gather.tiles(), blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
   const int lastTile = static_cast<int>(static_cast<int64_t>(tiles) * (block + 1) / blocks);
+#pragma unroll 1
   for (int index = static_cast<int>(static_cast<int64_t>(tiles) * block / blocks); index < lastTile; ++index) {
+    const int thread = opaque(static_cast<int>(threadIdx.x)), z = opaque(phase);
+    const Axis &rows = gather.rows[z / 2], &columns = gather.columns[z % 2];
     const TilePlace place(gather, index);
     tile.clear();
-    for (int step = 0; step < kStages - 1; ++step) prefetch(step);
-    for (int step = 0, at = 0; at < chunks; ++at) {
+#pragma unroll 1
+    for (int at = 0; at < chunks; ++at) {
       const int used = (min(chunk, layout.inputs - at * chunk) + Math::kStep - 1) / Math::kStep * Math::kStep;
-      if (at > 0) syncBlock();  // the patch has been read
-      fillPatch<Math>(patch, patchPitch, gather, rows, columns, place, pass.source, at * chunk, chunk, used);
-      for (int row = 0; row < rows.taps; ++row) {
-        for (int column = 0; column < columns.taps; ++column, ++step) {
-          copyAsyncWait<kStages - 2>();
-          syncBlock();  // this step's slab is there for all, and the slab of the step before has been read
-          prefetch(step + kStages - 1);
-          tile.accumulate(patch + (row * gather.patchW + column) * patchPitch,
-                          slabs + step % kStages * slabBytes<Math>(chunk, kColumns), slabPitch<Math>(chunk, kColumns), used);
+#pragma unroll 1
+      for (int begin = 0; begin < rows.taps; begin += pass.rowsAtOnce) {
+        if (begin == 0) {
+          syncBlock();  // the patch before has been read
+          fillPatch<Math>(patch, patchPitch, gather, rows, columns, place, pass.source, at * chunk, chunk, used);
         }
+        copyAsyncWait<0>();
+        syncBlock();
+        const std::byte* slab = slabs + ownSlab;
+        if (!pass.resident) {
+          slab += (half ^ 1) * pass.rowsAtOnce * layout.kernel * slabStep;
+          copyNext(rows, columns);
+        }
+#pragma unroll 1
+        for (int row = begin; row < min(begin + pass.rowsAtOnce, rows.taps); ++row)
+#pragma unroll 1
+          for (int column = 0; column < columns.taps; ++column) {
+            const int slabAt =
+                pass.resident ? slabIndex(rows, columns, at, row, column) : (row - begin) * columns.taps + column;
+            tile.accumulate(patch + (row * gather.patchW + column) * patchPitch, slab + slabAt * slabStep, weightPitch, used);
+          }
       }
     }
-    copyAsyncWait<0>();
-    syncBlock();
-    tile.store(output, outputPitch(kColumns));
-    syncBlock();
 
-    constexpr int kGroups = kColumns / 4;
-    const int own = thread % kGroups * 4, channel = firstChannel + own, count = layout.outputs - channel;
-    const bool whole = layout.outputs % 4 == 0 && pass.target.y.aligned && (!pass.target.base || pass.target.base.aligned);
-    for (int pixel = thread / kGroups; count > 0 && pixel < kTilePixels; pixel += kThreads / kGroups) {
-      const TilePixel at(gather.tile, pixel);
-      const int n = place.image + at.image, i = place.row + at.row, j = place.column + at.column;
-      if (n >= gather.n || i >= rows.outputs || j >= columns.outputs) continue;
-      const int y = i * rows.outStep + rows.outOffset, x = j * columns.outStep + columns.outOffset;
-      const int64_t to = ((static_cast<int64_t>(n) * gather.outH + y) * gather.outW + x) * layout.outputs + channel;
-      const float4 sum = *reinterpret_cast<const float4*>(output + pixel * outputPitch(kColumns) + own);
-      float v[4] = {sum.x, sum.y, sum.z, sum.w};
-      if (pass.target.writing == Writing::Mask) {
-        float standard[4];
-        maskFour(pass.target, to, channel, v, standard, count, whole);
-        sums.addPairs(v, standard);
-      } else {
-        left += addFour(pass.target, to, v, count, whole);
-        sums.addValues(v);
-      }
+    const WarpPlace<kColumnWarps> own(thread);
+    OwnPixels pixels;
+#pragma unroll
+    for (int i = 0; i < kOwnPixels; ++i) {
+      const TilePixel pixel(gather.tile, kWarpPixels * own.pixel + ownPixel(thread, i));
+      const int n = place.image + pixel.image, row = place.row + pixel.row, column = place.column + pixel.column;
+      const int y = row * rows.outStep + rows.outOffset, x = column * columns.outStep + columns.outOffset;
+      pixels.at[i] =
+          n < gather.n && row < rows.outputs && column < columns.outputs ? (n * gather.outH + y) * gather.outW + x : -1;
     }
-    syncBlock();  // the output has been read
+    const int channel = firstColumn + own.column * 16 * kPairs + ownChannel(thread, 0);
+    const bool whole = layout.outputs % 4 == 0 && pass.target.y.aligned && (!pass.target.base || pass.target.base.aligned) &&
+                       (!pass.target.x || pass.target.x.aligned);
+    if constexpr (kWriting == Writing::Mask)
+      maskTile(pass.target, tile, pixels, channel, layout.outputs, whole, sums);
+    else
+      left += addTile(pass.target, tile, pixels, channel, layout.outputs, whole, sums);
   }
+  copyAsyncWait<0>();  // of weights that no tile has waited for
 
   if (left > 0 && pass.target.outOfRange != nullptr) atomicAddCount(pass.target.outOfRange, left);
-  const bool mask = pass.target.writing == Writing::Mask;
-  if (!mask && pass.target.statistics.statistics == nullptr) return;
+  if (kWriting == Writing::Add && pass.target.statistics.statistics == nullptr) return;
   const int partialBlocks = blocks * static_cast<int>(gridDim.z);
   const ChannelPartials partials{pass.partials.sums, partialBlocks, layout.outputs};
   float* const counts = pass.partials.counts + static_cast<int>(blockIdx.y) * partialBlocks;
-  sums.leave<kColumns>(!mask, output, partials, counts, phase * blocks + block, firstChannel);
+  auto* const word = reinterpret_cast<unsigned*>(sharedMemory());
+  auto* const totals = reinterpret_cast<float4*>(sharedMemory()) + 1;  // past the word
+  syncBlock();  // the patch has been read
+  sums.template leave<kColumnWarps>(reinterpret_cast<float*>(totals), partials, counts, phase * blocks + block, firstColumn);
   const float values = static_cast<float>(gather.n) * static_cast<float>(gather.outH) * static_cast<float>(gather.outW);
-  if (isLastBlock(pass.counters + blockIdx.y, static_cast<unsigned>(partialBlocks), reinterpret_cast<unsigned*>(output)))
-    finish(pass.target, partials, counts, values, firstChannel, min(firstChannel + kColumns, layout.outputs));
+  if (isLastBlock(pass.counters + blockIdx.y, static_cast<unsigned>(partialBlocks), word))
+    finish<kWriting>(pass.target, partials, counts, values, firstColumn, min(firstColumn + kColumns, layout.outputs), totals);
 }
 
 #endif
 
 // ---- Host ----------------------------------------------------------------------------------------------------------------------
 
-template <class Math>
-ConvolutionPlan planPass(const Gather& gather, const Convolution& conv, bool transposed) {
-  const int tiles = gather.tiles() * gather.phases * gather.phases;
-  WeightLayout layout{conv.kernel, gather.sourceChannels, gather.outputChannels, 64, 32, transposed};
-  while (layout.columns > 16 && (layout.columns / 2 >= layout.outputs || tiles * layout.columnTiles() < kFewBlocks))
-    layout.columns /= 2;
+// `layTiles` of a pass's gather for so many pixels.
+template <class Math, class GatherFor>
+ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherFor& gatherFor) {
+  const auto planFor = [&](BlockShape shape) {
+    ConvolutionPlan plan{};
+    plan.shape = shape;
+    plan.gather = gatherFor(shape.pixels());
+    plan.layout = {conv.kernel,     plan.gather.sourceChannels,        plan.gather.outputChannels,
+                   shape.columns(), kChunkBytes / Math::kElementBytes, transposed};
+    return plan;
+  };
+  const int outputs = transposed ? conv.c : conv.k;
+  ConvolutionPlan plan = planFor({outputs <= 16 ? 1 : outputs <= 32 ? 2 : 4});
+
+  WeightLayout& layout = plan.layout;
   const auto patchBytes = [&] {
-    return static_cast<size_t>(gather.patchPixels()) * static_cast<size_t>(rowPitch<Math>(layout.chunk));
+    return static_cast<size_t>(plan.gather.patchPixels()) * static_cast<size_t>(rowPitch<Math>(layout.chunk));
   };
   while (layout.chunk > Math::kStep && (layout.chunk / 2 >= layout.inputs || patchBytes() > kPatchBytes)) layout.chunk /= 2;
-  const size_t reading = patchBytes() + static_cast<size_t>(kStages * slabBytes<Math>(layout.chunk, layout.columns));
-  const size_t writing = static_cast<size_t>(kTilePixels) * static_cast<size_t>(outputPitch(layout.columns)) * sizeof(float);
-  const size_t summing = static_cast<size_t>(kThreads) * 9 * sizeof(float);
-  return {gather, layout, std::min(gather.tiles(), kMaxBlocks), std::max({reading, writing, summing})};
+  const auto slab = static_cast<size_t>(slabBytes<Math>(layout.chunk, layout.columns));
+  const size_t all = slab * static_cast<size_t>(layout.chunks() * layout.taps()), row = slab * static_cast<size_t>(layout.kernel);
+  plan.resident = patchBytes() + all <= kSharedBytes;
+  const auto streamed = [&](int rows) { return patchBytes() + 2 * row * static_cast<size_t>(rows); };
+  plan.rowsAtOnce = layout.kernel;
+  while (!plan.resident && plan.rowsAtOnce > 1 && streamed(plan.rowsAtOnce) > kStreamedBytes) --plan.rowsAtOnce;
+  const size_t reading = plan.resident ? patchBytes() + all : streamed(plan.rowsAtOnce);
+  const size_t summing = sizeof(float4) * (1 + kThreads);  // ChannelSums::leave takes no more
+  plan.sharedBytes = std::max(reading, summing);
+  // As many tiles for each block.
+  const int tiles = plan.gather.tiles(), beside = layout.columnTiles() * plan.gather.phases * plan.gather.phases;
+  plan.blocks = ceilDiv(tiles, ceilDiv(tiles, std::max(1, kBlocks / beside)));
+  return plan;
 }
 
 }  // namespace
 
 ConvolutionPlan planForward(const Convolution& conv, Precision precision) {
-  return withMath(precision, [&](auto math) { return planPass<decltype(math)>(forwardGather(conv, kTilePixels), conv, false); });
+  return withMath(precision, [&](auto math) {
+    return planPass<decltype(math)>(conv, false, [&](int pixels) { return forwardGather(conv, pixels); });
+  });
 }
 ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision) {
-  return withMath(precision, [&](auto math) { return planPass<decltype(math)>(backwardGather(conv, kTilePixels), conv, true); });
+  return withMath(precision, [&](auto math) {
+    return planPass<decltype(math)>(conv, true, [&](int pixels) { return backwardGather(conv, pixels); });
+  });
 }
 
 void convolve(const Context& context, const ConvolutionPlan& plan, const Source& source, const std::byte* weights,
               const Target& target, const PartialSums& partials) {
-  const Pass pass{plan.gather, plan.layout, source, target, weights, partials, context.counters};
+  const Pass pass{plan.gather, plan.layout, source, target, weights, partials, context.counters, plan.resident,
+                  plan.rowsAtOnce};
   const dim3 grid(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.layout.columnTiles()),
                   static_cast<unsigned>(plan.gather.phases * plan.gather.phases));
   withMath(context.precision, [&](auto math) {
     using Math = decltype(math);
-    const auto kernel = plan.layout.columns == 64   ? convolveKernel<Math, 64>
-                        : plan.layout.columns == 32 ? convolveKernel<Math, 32>
-                                                    : convolveKernel<Math, 16>;
-    launch(context.stream, kernel, grid, kThreads, plan.sharedBytes, pass);
+    const auto run = [&](auto columnWarps) {
+      constexpr int kColumnWarps = decltype(columnWarps)::value;
+      const auto kernel = target.writing == Writing::Mask ? convolveKernel<Math, kColumnWarps, Writing::Mask>
+                                                          : convolveKernel<Math, kColumnWarps, Writing::Add>;
+      launch(context.stream, kernel, grid, kThreads, plan.sharedBytes, pass);
+    };
+    if (plan.shape.columnWarps == 1) return run(std::integral_constant<int, 1>{});
+    if (plan.shape.columnWarps == 2) return run(std::integral_constant<int, 2>{});
+    run(std::integral_constant<int, 4>{});
   });
 }
 

@@ -13,7 +13,8 @@ namespace revnet::cuda {
 
 // How the weights of a pass lie in memory, made by prepare.cu: one slab after the other as the kernel reads them,
 // [column tile][chunk][tap], of which a slab holds `columns` output channels times `chunk` input channels, padded with zeros. On
-// tensor cores [columns][chunk] operands (each column's inputs side by side), otherwise [chunk][columns] floats.
+// tensor cores [columns][chunk] operands (each column's inputs side by side; of each 16 columns in the order of weightRowChannel),
+// otherwise [chunk][columns] floats.
 struct WeightLayout {
   int kernel;           // edge of the square kernel
   int inputs, outputs;  // channels that are summed over, and that are written
@@ -27,9 +28,19 @@ struct WeightLayout {
   bool operator==(const WeightLayout& other) const = default;
 };
 
+// How the 8 warps of a block share a tile: each has 32 pixels and 16 output channels, `columnWarps` (1, 2 or 4) of them side by side.
+struct BlockShape {
+  int columnWarps;
+  constexpr int columns() const { return 16 * columnWarps; }
+  constexpr int pixels() const { return 256 / columnWarps; }
+};
+
 struct ConvolutionPlan {
   Gather gather;
   WeightLayout layout;
+  BlockShape shape;
+  bool resident;   // all weights of a column tile stay in shared memory; otherwise those of so many rows of taps come and go
+  int rowsAtOnce;
   int blocks;  // that share the tiles of one phase; each has a run of neighbouring ones
   size_t sharedBytes;
 
@@ -50,7 +61,7 @@ auto withMath(Precision precision, const Body& body) {
 
 // Scratch of one pass, undefined before and after it.
 struct PartialSums {
-  float* sums;    // ChannelPartials
+  float2* sums;   // ChannelPartials
   float* counts;  // [column tiles][partial blocks]
 
   // Room for the largest of the passes that the caller names.
@@ -58,10 +69,10 @@ struct PartialSums {
    public:
     void cover(const ConvolutionPlan& plan) {
       const auto blocks = static_cast<size_t>(plan.partialBlocks());
-      sums_ = std::max(sums_, 2 * blocks * static_cast<size_t>(plan.layout.outputs));
+      sums_ = std::max(sums_, blocks * static_cast<size_t>(plan.layout.outputs));
       counts_ = std::max(counts_, blocks * static_cast<size_t>(plan.layout.columnTiles()));
     }
-    PartialSums carve(Carver& carver) const { return {carver.take<float>(sums_), carver.take<float>(counts_)}; }
+    PartialSums carve(Carver& carver) const { return {carver.take<float2>(sums_), carver.take<float>(counts_)}; }
 
    private:
     size_t sums_ = 0, counts_ = 0;

@@ -39,6 +39,13 @@ __device__ inline void waitForPrevious() {
 #endif
 }
 
+// The same value, of which the compiler knows nothing: what is computed from it in a loop stays there. Otherwise compilers keep all
+// that does not change from tile to tile in registers, which are too few for it.
+__device__ inline int opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // ---- Barriers and exchange ------------------------------------------------------------------------------------------------
 
 __device__ inline void syncBlock() { __syncthreads(); }
@@ -145,6 +152,8 @@ __device__ inline uint32_t toBfloat16Pair(float low, float high) {
   return bits;
 }
 __device__ inline float asFloat(uint32_t bits) { return __uint_as_float(bits); }
+__device__ inline float asFloat(int bits) { return __int_as_float(bits); }
+__device__ inline int asInt(float value) { return __float_as_int(value); }
 // To the nearest integer, ties to even; saturates, and gives 0 for NaN.
 __device__ inline int roundToInt(float value) { return __float2int_rn(value); }
 

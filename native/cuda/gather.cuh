@@ -271,7 +271,8 @@ template <class Math>
 __device__ void fillPatch(std::byte* patch, int pitch, const Gather& gather, const Axis& rows, const Axis& columns,
                           const TilePlace& place, const Source& source, int channel, int channels, int used) {
   const int c = gather.sourceChannels, groups = channels / 4, logGroups = logOf(groups);
-  const int group = static_cast<int>(threadIdx.x) & (groups - 1), each = static_cast<int>(blockDim.x) >> logGroups;
+  const int thread = opaque(static_cast<int>(threadIdx.x));
+  const int group = thread & (groups - 1), each = static_cast<int>(blockDim.x) >> logGroups;
   if (4 * group >= used) return;
   const SmallDivisor byWidth(gather.patchW), byHeight(gather.patchH);
   const int top = place.row * rows.step + rows.origin, left = place.column * columns.step + columns.origin;
@@ -282,7 +283,7 @@ __device__ void fillPatch(std::byte* patch, int pitch, const Gather& gather, con
   std::byte* const to = patch + 4 * group * Math::kElementBytes;
   const ChannelReader reader(source, channel + 4 * group, c);
 #pragma unroll 1
-  for (int begin = static_cast<int>(threadIdx.x) >> logGroups; begin < patchPixels; begin += kLoadsAtOnce * each) {
+  for (int begin = thread >> logGroups; begin < patchPixels; begin += kLoadsAtOnce * each) {
     ChannelReader::Raw raw[kLoadsAtOnce];
     bool inside[kLoadsAtOnce];
 #pragma unroll

@@ -4,7 +4,7 @@
 //   Tf32       4 bytes    mma.m16n8k8     float32 range, 10 fraction bits
 //   Bfloat16   2 bytes    mma.m16n8k16    float32 range, 7 fraction bits
 //
-// PixelTile: 32 pixels x kColumns output channels, summed over input channels (forward, backward data).
+// PixelTile: 32 pixels x 16 kPairs output channels, summed over input channels (forward, backward data).
 // WeightTile: 16 input channels x kColumns output channels, summed over pixels (backward weights).
 //
 // Operands lie in shared memory as rows of `pitch` bytes: pixels with their channels side by side. The pitches below keep the
@@ -70,23 +70,32 @@ constexpr int columnPitch(int channels) {
   return channels * Math::kElementBytes + 8 * Math::kElementBytes;
 }
 
+// Rows of weights for tensor cores: a warp gets its sums in such an order that lane 4 g + m has channels 4 m .. 4 m + 3 of each 16,
+// which are 16 neighbouring bytes of a tensor, if row `row` of 16 is this channel. (Of two multiplications of 8 columns, each gives
+// it its columns 2 m and 2 m + 1.)
+constexpr int weightRowChannel(int row) { return 4 * (row % 8 / 2) + 2 * (row / 8) + row % 2; }
+
 #if REVNET_KERNEL_CODE
 
-// A warp's share of a tile of pixels: pixels 32 w .. 32 w + 31. Weights of one tap and `channels` input channels:
-// tensor cores: [kColumns] rows of `channels` (rowPitch); otherwise [channels][kColumns] floats.
-template <class Math, int kColumns>
+// A warp's share of a tile: 32 pixels x 16 kPairs output channels. In every precision, lane 4 g + m has pixels g, g + 8, g + 16 and
+// g + 24, and of each 16 channels those from 4 m to 4 m + 3. Weights of one tap and `channels` input channels: on tensor cores
+// rows of `channels`, one for each output channel (rowPitch; in the order of weightRowChannel); otherwise [channels][pitch] floats.
+constexpr int kWarpPixels = 32;
+constexpr int kOwnPixels = 4;  // of a lane
+__device__ constexpr int ownPixel(int thread, int i) { return 8 * i + thread % kWarp / 4; }
+__device__ constexpr int ownChannel(int thread, int pair) { return 16 * pair + thread % 4 * 4; }
+
+template <class Math, int kPairs>
 class PixelTile {
   static constexpr int kBands = 2;  // of 16 pixels
  public:
-  // Calls offset(pixel of the tile) for those pixels whose rows this lane reads: where they are in the patch, in bytes.
+  // Calls offset(pixel of the warp) for those pixels whose rows this lane reads: where they are in the patch, in bytes.
   template <class Offset>
   __device__ explicit PixelTile(const Offset& offset) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, first = static_cast<int>(threadIdx.x) / kWarp * 32;
-    const int matrix = lane / 8;
+    const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8;
 #pragma unroll
-    for (int band = 0; band < kBands; ++band)
-      rows_[band] = offset(first + 16 * band + lane % 8 + 8 * (matrix & 1)) + 16 * (matrix >> 1);
-    column_ = (lane % 8 + 8 * (matrix >> 1));
+    for (int band = 0; band < kBands; ++band) rows_[band] = offset(16 * band + lane % 8 + 8 * (matrix & 1)) + 16 * (matrix >> 1);
+    column_ = lane % 8 + 8 * (matrix >> 1);
     half_ = 16 * (matrix & 1);
   }
 
@@ -100,13 +109,13 @@ class PixelTile {
   // sums += patch (from `patch` on, at this lane's rows) times weights, over `channels`, a multiple of kStep.
   __device__ void accumulate(const std::byte* patch, const std::byte* weights, int weightPitch, int channels) {
     const std::byte* const column = weights + column_ * weightPitch + half_;
-#pragma unroll 1  // unrolled, its fragments would not fit into registers beside the sums
+#pragma unroll 2
     for (int at = 0; at < channels * Math::kElementBytes; at += 32) {
       uint32_t a[kBands][4];
 #pragma unroll
       for (int band = 0; band < kBands; ++band) loadMatrices(a[band], patch + rows_[band] + at);
 #pragma unroll
-      for (int pair = 0; pair < kColumns / 16; ++pair) {
+      for (int pair = 0; pair < kPairs; ++pair) {
         uint32_t b[4];
         loadMatrices(b, column + pair * 16 * weightPitch + at);
 #pragma unroll
@@ -118,96 +127,68 @@ class PixelTile {
     }
   }
 
-  // Writes the sums to `to`, [pixels][pitch] floats.
-  __device__ void store(float* to, int pitch) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, first = static_cast<int>(threadIdx.x) / kWarp * 32;
+  // The sums of this lane's pixel ownPixel(i) and its four channels from ownChannel(pair) on.
+  __device__ void four(int i, int pair, float (&v)[4]) const {
+    const auto& band = sums_[i / 2];
 #pragma unroll
-    for (int band = 0; band < kBands; ++band) {
-#pragma unroll
-      for (int column = 0; column < kColumns / 8; ++column) {
-        const float(&d)[4] = sums_[band][column];
-        float* const at = to + (first + 16 * band + lane / 4) * pitch + 8 * column + 2 * (lane % 4);
-        *reinterpret_cast<float2*>(at) = make_float2(d[0], d[1]);
-        *reinterpret_cast<float2*>(at + 8 * pitch) = make_float2(d[2], d[3]);
-      }
-    }
+    for (int j = 0; j < 4; ++j) v[j] = band[2 * pair + j / 2][2 * (i % 2) + j % 2];
   }
 
  private:
   int rows_[kBands];  // of the matrices that this lane names, in bytes
   int column_, half_;
-  float sums_[kBands][kColumns / 8][4];
+  float sums_[kBands][2 * kPairs][4];
 };
 
-// Each lane: 8 pixels (4 apart) x kColumns / 8 output channels.
-template <int kColumns>
-class PixelTile<Float32, kColumns> {
-  static constexpr int kPixels = 8, kOwn = kColumns / 8;
-  static constexpr int kVector = kOwn < 4 ? kOwn : 4;  // neighbouring channels of a lane; it has them every 8 * kVector
+template <int kPairs>
+class PixelTile<Float32, kPairs> {
  public:
   template <class Offset>
   __device__ explicit PixelTile(const Offset& offset) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, first = static_cast<int>(threadIdx.x) / kWarp * 32;
 #pragma unroll
-    for (int i = 0; i < kPixels; ++i) rows_[i] = offset(first + lane / 8 + 4 * i);
-    column_ = lane % 8 * kVector;
+    for (int i = 0; i < kOwnPixels; ++i) rows_[i] = offset(ownPixel(static_cast<int>(threadIdx.x), i));
   }
 
   __device__ void clear() {
 #pragma unroll
-    for (auto& row : sums_)
-      for (float& v : row) v = 0.0f;
+    for (auto& pixel : sums_)
+      for (auto& four : pixel)
+        for (float& v : four) v = 0.0f;
   }
 
-  __device__ void accumulate(const std::byte* patch, const std::byte* weights, int, int channels) {
-    const float* row = reinterpret_cast<const float*>(weights) + column_;
+  __device__ void accumulate(const std::byte* patch, const std::byte* weights, int weightPitch, int channels) {
+    const std::byte* row = weights + ownChannel(static_cast<int>(threadIdx.x), 0) * 4;
 #pragma unroll 1
     for (int c = 0; c < channels; c += 4) {
-      float a[kPixels][4];
+      float a[kOwnPixels][4];
 #pragma unroll
-      for (int i = 0; i < kPixels; ++i) {
+      for (int i = 0; i < kOwnPixels; ++i) {
         const float4 v = *reinterpret_cast<const float4*>(patch + rows_[i] + 4 * c);
         a[i][0] = v.x, a[i][1] = v.y, a[i][2] = v.z, a[i][3] = v.w;
       }
 #pragma unroll
-      for (int j = 0; j < 4; ++j, row += kColumns) {
-        float b[kOwn];
-        loadColumns(b, row);
+      for (int j = 0; j < 4; ++j, row += weightPitch) {
 #pragma unroll
-        for (int i = 0; i < kPixels; ++i)
+        for (int pair = 0; pair < kPairs; ++pair) {
+          const float4 v = *reinterpret_cast<const float4*>(row + 64 * pair);
+          const float b[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
-          for (int k = 0; k < kOwn; ++k) sums_[i][k] = fmaf(a[i][j], b[k], sums_[i][k]);
+          for (int i = 0; i < kOwnPixels; ++i)
+#pragma unroll
+            for (int k = 0; k < 4; ++k) sums_[i][pair][k] = fmaf(a[i][j], b[k], sums_[i][pair][k]);
+        }
       }
     }
   }
 
-  __device__ void store(float* to, int pitch) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, first = static_cast<int>(threadIdx.x) / kWarp * 32;
+  __device__ void four(int i, int pair, float (&v)[4]) const {
 #pragma unroll
-    for (int i = 0; i < kPixels; ++i)
-#pragma unroll
-      for (int k = 0; k < kOwn; ++k)
-        to[(first + lane / 8 + 4 * i) * pitch + column_ + k / kVector * 8 * kVector + k % kVector] = sums_[i][k];
+    for (int k = 0; k < 4; ++k) v[k] = sums_[i][pair][k];
   }
 
  private:
-  // This lane's output channels of one input channel's weights.
-  __device__ static void loadColumns(float (&b)[kOwn], const float* row) {
-#pragma unroll
-    for (int k = 0; k < kOwn; k += kVector) {
-      if constexpr (kVector == 4) {
-        const float4 v = *reinterpret_cast<const float4*>(row + 8 * k);
-        b[k] = v.x, b[k + 1] = v.y, b[k + 2] = v.z, b[k + 3] = v.w;
-      } else {
-        const float2 v = *reinterpret_cast<const float2*>(row + 8 * k);
-        b[k] = v.x, b[k + 1] = v.y;
-      }
-    }
-  }
-
-  int rows_[kPixels];
-  int column_;
-  float sums_[kPixels][kOwn];
+  int rows_[kOwnPixels];
+  float sums_[kOwnPixels][kPairs][4];
 };
 
 // Sums over pixels of x (16 channels) times dy (kColumns channels), both rows of pixels with columnPitch.

@@ -18,7 +18,7 @@ namespace revnet::cuda {
 struct NormGradientLayout {
   int64_t pixelsPerBlock;
   int splits;
-  float* partials;  // [c][2][splits], see ChannelPartials
+  float2* partials;  // [splits][c], see ChannelPartials
   NormGradientVectors vectors;
 
   NormGradientLayout(int64_t pixels, int c, Carver& carver) {
@@ -26,7 +26,7 @@ struct NormGradientLayout {
     constexpr int64_t kMostSplits = 1024;
     pixelsPerBlock = std::max(kElements / std::min(c, 256), (pixels + kMostSplits - 1) / kMostSplits);
     splits = static_cast<int>(blocksFor(pixels, pixelsPerBlock));
-    partials = carver.take<float>(static_cast<size_t>(c) * 2 * static_cast<size_t>(splits));
+    partials = carver.take<float2>(static_cast<size_t>(c) * static_cast<size_t>(splits));
     vectors = NormGradientVectors(c, carver);
   }
 };
@@ -49,8 +49,9 @@ __global__ void normGradientSums(NormGradientArguments of, Gradient dy, Tiling t
   waitForPrevious();
   const Place at(tiling, width);
   const int channels = tiling.lanes * width, begin = static_cast<int>(blockIdx.y) * channels;
-  float* sums = reinterpret_cast<float*>(sharedMemory());  // [rows][2][channels]
-  auto* word = reinterpret_cast<unsigned*>(sums + tiling.rows * 2 * channels);
+  auto* totals = reinterpret_cast<float4*>(sharedMemory());  // [threads]
+  float* sums = reinterpret_cast<float*>(totals);            // before: [rows][2][channels]; a thread has at most 8
+  auto* word = reinterpret_cast<unsigned*>(totals + 2 * kThreads);
 
   if (at.row < tiling.rows) {
     float dzSum[width] = {}, dzxSum[width] = {};
@@ -82,12 +83,10 @@ __global__ void normGradientSums(NormGradientArguments of, Gradient dy, Tiling t
   sumRows(sums, tiling.rows, 2 * channels);
 
   const int count = tiling.c - begin < channels ? tiling.c - begin : channels;
-  for (int i = static_cast<int>(threadIdx.x); i < 2 * count; i += kThreads) {
-    const int which = i / count, channel = i % count;
-    partials.at(begin + channel, which, static_cast<int>(blockIdx.x)) = sums[which * channels + channel];
-  }
+  if (const int i = static_cast<int>(threadIdx.x); i < count)
+    partials.at(static_cast<int>(blockIdx.x), begin + i) = make_float2(sums[i], sums[channels + i]);
   if (!isLastBlock(counters + blockIdx.y, gridDim.x, word)) return;
-  forEachChannelTotal(partials, begin, begin + count, [&](int channel, float dz, float dzx) {
+  forEachPairTotal(partials, begin, begin + count, totals, [&](int channel, float dz, float dzx) {
     finishNormGradient(of.norm, channel, dz, dzx, static_cast<float>(tiling.pixels), of.x.step(), of.gammaGradient, of.betaGradient,
                        of.vectors);
   });
@@ -145,8 +144,8 @@ void enqueueNormGradient(const Context& context, const Norm& norm, const NormGra
   withWidth(takesVectors && c % 4 == 0 && isAligned(x.data, dx), [&](auto constant) {
     constexpr int width = decltype(constant)::value;
     const Tiling tiling(pixels, c, width);
-    const size_t sums = sizeof(float) * static_cast<size_t>(tiling.rows * 2 * tiling.lanes * width);
-    launch(context.stream, normGradientSums<width, Gradient>, tiling.grid(layout.pixelsPerBlock), kThreads, sums + sizeof(unsigned),
+    constexpr size_t kSharedBytes = 2 * kThreads * sizeof(float4) + sizeof(unsigned);
+    launch(context.stream, normGradientSums<width, Gradient>, tiling.grid(layout.pixelsPerBlock), kThreads, kSharedBytes,
            arguments, dy, tiling, layout.pixelsPerBlock, ChannelPartials{layout.partials, layout.splits, c}, context.counters);
     launch(context.stream, normGradientApply<width, Gradient>, tiling.grid(int64_t{kPixelsApplied} * tiling.rows), kThreads, 0,
            arguments, dy, tiling);

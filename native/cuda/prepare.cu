@@ -37,7 +37,8 @@ __device__ void packWeights(const PrepareJob& job) {
     for (int i = 0; i < 4; ++i) {
       const int element = inSlab + i;
       const int input = rowsOfInputs ? element % chunk : element / columns;
-      const int output = rowsOfInputs ? element / chunk : element % columns;
+      const int row = element / chunk;
+      const int output = rowsOfInputs ? row / 16 * 16 + weightRowChannel(row % 16) : element % columns;
       v[i] = weightAt(job, tap, at * chunk + input, tile * columns + output);
     }
     if (job.precision == Precision::Bfloat16)

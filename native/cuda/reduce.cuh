@@ -21,81 +21,101 @@ struct CompensatedSum {
     add(other.sum);
     error += other.error;
   }
-  // Of the warp's lanes, in a fixed order; every lane gets it.
-  __device__ CompensatedSum overWarp() const {
-    CompensatedSum total = *this;
-    for (int lanes = 1; lanes < kWarp; lanes *= 2) {
-      // Both lanes of a pair add in the same order: the lower lane's sum first.
-      CompensatedSum lower = total, upper{shuffleXor(total.sum, lanes), shuffleXor(total.error, lanes)};
-      if ((threadIdx.x & static_cast<unsigned>(lanes)) != 0) {
-        const CompensatedSum own = lower;
-        lower = upper;
-        upper = own;
-      }
-      lower.add(upper);
-      total = lower;
-    }
-    return total;
-  }
   __device__ float value() const { return sum + error; }
 };
 
 // Whether this block is the last of `blocks` that come to `counter`; its threads then see what all of them wrote (with
 // loadFresh). All threads of the block take part. `word`: shared memory of the block that nothing else uses meanwhile.
+// One thread's fences are enough: barriers order what the others wrote before them, and fences are cumulative.
 __device__ inline bool isLastBlock(unsigned* counter, unsigned blocks, unsigned* word) {
-  fence();
   syncBlock();
-  if (threadIdx.x == 0) *word = atomicIncrement(counter, blocks - 1) == blocks - 1;
+  if (threadIdx.x == 0) {
+    fence();
+    *word = atomicIncrement(counter, blocks - 1) == blocks - 1;
+    fence();
+  }
   syncBlock();
-  const bool last = *word != 0;
-  if (last) fence();
-  return last;
+  return *word != 0;
 }
 
-// Partial sums by channel and block: [c][2][blocks], so that the last block reads them in rows.
+// Two partial sums by block and channel, [blocks][c].
 struct ChannelPartials {
-  float* sums;
+  float2* sums;
   int blocks, c;
-  __device__ float& at(int channel, int which, int block) const {
-    return sums[(static_cast<int64_t>(channel) * 2 + which) * blocks + block];
-  }
+  __device__ float2& at(int block, int channel) const { return sums[static_cast<int64_t>(block) * c + channel]; }
 };
 
-// Calls finish(channel, first, second) for channels [begin, end), in some lane, with both sums over all blocks. For the last block.
-template <class Finish>
-__device__ void forEachChannelTotal(const ChannelPartials& partials, int begin, int end, const Finish& finish) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warps = static_cast<int>(blockDim.x) / kWarp;
-  for (int channel = begin + static_cast<int>(threadIdx.x) / kWarp; channel < end; channel += warps) {
+// For the last block, over channels [begin, end), at most as many as it has threads: a thread calls load(block, channel) for its share
+// of a channel's blocks, eight at a time, and add(first, second, what was loaded) for each; finish(channel, first, second) is called
+// with both sums over all blocks, in some thread. `shared`: one for each thread.
+template <class Load, class Add, class Finish>
+__device__ void forEachChannelTotal(int blocks, int begin, int end, float4* shared, const Load& load, const Add& add,
+                                    const Finish& finish) {
+  constexpr int kAtOnce = 8;
+  const int thread = static_cast<int>(threadIdx.x), count = end - begin, parts = static_cast<int>(blockDim.x) / count;
+  const int channel = begin + thread % count, part = thread / count;
+  if (part < parts) {
     CompensatedSum first, second;
-    for (int block = lane; block < partials.blocks; block += kWarp) {
-      first.add(loadFresh(&partials.at(channel, 0, block)));
-      second.add(loadFresh(&partials.at(channel, 1, block)));
+    for (int from = part; from < blocks; from += kAtOnce * parts) {
+      decltype(load(0, 0)) loaded[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        if (from + i * parts < blocks) loaded[i] = load(from + i * parts, channel);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        if (from + i * parts < blocks) add(first, second, loaded[i]);
     }
-    const float a = first.overWarp().value(), b = second.overWarp().value();
-    if (lane == 0) finish(channel, a, b);
+    shared[thread] = make_float4(first.sum, first.error, second.sum, second.error);
   }
+  syncBlock();
+  if (part != 0) return;
+  CompensatedSum first, second;
+  for (int i = 0; i < parts; ++i) {
+    const float4 partial = shared[i * count + thread];
+    first.add(CompensatedSum{partial.x, partial.y});
+    second.add(CompensatedSum{partial.z, partial.w});
+  }
+  finish(channel, first, second);
 }
 
-// statistics[2][c] = mean, biased variance of channels [begin, end). A block's partials are the mean of its values and the sum of
-// their squared distances from it; counts[block]: how many values a channel has in a block; `count`: in all. For the last block.
-__device__ inline void finishStatistics(const ChannelPartials& partials, const float* counts, float count, int begin, int end,
-                                        float* statistics) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warps = static_cast<int>(blockDim.x) / kWarp;
-  for (int channel = begin + static_cast<int>(threadIdx.x) / kWarp; channel < end; channel += warps) {
-    CompensatedSum sum, squares;
-    for (int block = lane; block < partials.blocks; block += kWarp)
-      sum.add(loadFresh(&partials.at(channel, 0, block)) * loadFresh(counts + block));
-    const float mean = sum.overWarp().value() / count;
-    for (int block = lane; block < partials.blocks; block += kWarp) {
-      const float distance = loadFresh(&partials.at(channel, 0, block)) - mean;
-      squares.add(fmaf(loadFresh(counts + block) * distance, distance, loadFresh(&partials.at(channel, 1, block))));
-    }
-    const float variance = squares.overWarp().value() / count;
-    if (lane == 0) {
-      statistics[channel] = mean;
-      statistics[partials.c + channel] = variance < 0.0f ? 0.0f : variance;
-    }
-  }
+// Of pairs of sums, such as dz and dz * x^: finish(channel, first, second).
+template <class Finish>
+__device__ void forEachPairTotal(const ChannelPartials& partials, int begin, int end, float4* shared, const Finish& finish) {
+  forEachChannelTotal(
+      partials.blocks, begin, end, shared, [&](int block, int channel) { return loadFresh(&partials.at(block, channel)); },
+      [](CompensatedSum& first, CompensatedSum& second, const float2& partial) {
+        first.add(partial.x);
+        second.add(partial.y);
+      },
+      [&](int channel, const CompensatedSum& first, const CompensatedSum& second) {
+        finish(channel, first.value(), second.value());
+      });
+}
+
+// Of means and sums of squared distances from them: finish(channel, mean, biased variance). counts[block]: how many values a
+// channel has in a block, at least one in block 0; `count`: in all. Distances are from block 0's mean, as that of all is not known
+// yet: it is so near that the square of the distance between the two is small beside the variance.
+template <class Finish>
+__device__ void forEachStatistics(const ChannelPartials& partials, const float* counts, float count, int begin, int end,
+                                  float4* shared, const Finish& finish) {
+  struct Partial {
+    float mean, squares, count, origin;
+  };
+  forEachChannelTotal(
+      partials.blocks, begin, end, shared,
+      [&](int block, int channel) {
+        const float2 partial = loadFresh(&partials.at(block, channel));
+        return Partial{partial.x, partial.y, loadFresh(counts + block), loadFresh(&partials.at(0, channel)).x};
+      },
+      [](CompensatedSum& first, CompensatedSum& second, const Partial& partial) {
+        const float distance = partial.mean - partial.origin, weighted = partial.count * distance;
+        first.add(weighted);
+        second.add(fmaf(weighted, distance, partial.squares));
+      },
+      [&](int channel, const CompensatedSum& first, const CompensatedSum& second) {
+        const float shift = first.value() / count, variance = (second.value() - first.value() * shift) / count;
+        finish(channel, loadFresh(&partials.at(0, channel)).x + shift, variance < 0.0f ? 0.0f : variance);
+      });
 }
 
 // From the sums of dz and dz * x^ of one channel over `count` values: the gradients of gamma and beta, and the vectors through

@@ -60,6 +60,7 @@ T shuffleXor(T value, int lanes, const emulation::Where& where = emulation::Wher
   return result;
 }
 
+inline int opaque(int value) { return value; }
 inline void fence() {}
 inline unsigned atomicIncrement(unsigned* counter, unsigned last) {
   const unsigned before = *counter;
@@ -136,6 +137,8 @@ inline uint32_t toBfloat16Pair(float low, float high) {
   return round(high) << 16 | round(low);
 }
 inline float asFloat(uint32_t bits) { return std::bit_cast<float>(bits); }
+inline float asFloat(int bits) { return std::bit_cast<float>(bits); }
+inline int asInt(float value) { return std::bit_cast<int>(value); }
 inline int roundToInt(float value) {
   if (std::isnan(value)) return 0;
   if (value >= 2147483648.0f) return std::numeric_limits<int>::max();
