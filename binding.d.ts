@@ -38,14 +38,15 @@ export type LayerGradient = Partial<NormGradient> & { weightGradient: BufferId }
 
 export type Op =
   | ({ op: "gatherBatch"; count: number; padding: number; flip: boolean; scale: number; images: BufferId; labels: BufferId;
-      indices: BufferId; mean: BufferId; counter: BufferId; y: BufferId; yLabels: BufferId } & Extent)
+      indices: BufferId; mean: BufferId; counter: BufferId; y: BufferId; yLabels: BufferId; notFinite?: BufferId } & Extent)
   | ({ op: "convolutionForward"; convolution: Convolution; x: BufferId; weight: BufferId; y: BufferId; yStatistics?: BufferId;
       outOfRange?: BufferId } & Norm)
   | { op: "convolutionBackwardData"; convolution: Convolution; weight: BufferId; dy: BufferId; dx: BufferId }
   | ({ op: "convolutionBackwardWeights"; convolution: Convolution; x: BufferId; dy: BufferId; weightGradient: BufferId } & Norm)
   | ({ op: "batchNormReluForward"; x: BufferId; y: BufferId[]; outOfRange?: BufferId } & Extent & Norm)
   | ({ op: "batchNormReluBackward"; x: BufferId; dy: BufferId[]; dx: BufferId } & Extent & Norm & NormGradient)
-  | { op: "updateRunningStatistics"; c: number; count: number; momentum: number; statistics: BufferId; running: BufferId }
+  | { op: "updateRunningStatistics"; c: number; count: number; momentum: number; statistics: BufferId; running: BufferId;
+      notFinite?: BufferId }
   | ({ op: "shortcutForward"; k: number; stride: number; x: BufferId; y: BufferId } & Extent)
   | ({ op: "shortcutBackward"; k: number; stride: number; dy: BufferId; dx: BufferId } & Extent)
   | ({ op: "maxPoolForward"; x: BufferId; y: BufferId[]; argmax: BufferId; outOfRange?: BufferId } & Extent & Norm)
@@ -64,7 +65,8 @@ export type Op =
   | { op: "reversibleInverse"; f: Layer[]; g: Layer[]; stream1: BufferId; stream2: BufferId; hidden: BufferId[] }
   | { op: "reversibleBackward"; f: Layer[]; g: Layer[]; fGradient: LayerGradient[]; gGradient: LayerGradient[]; stream1: BufferId;
       stream2: BufferId; gradient1: BufferId; gradient2: BufferId; hidden: BufferId[] }
-  | { op: "sgdUpdate"; elements: number; decayed: number; parameters: BufferId; gradients: BufferId; momenta: BufferId; hyperparameters: BufferId }
+  | { op: "sgdUpdate"; elements: number; decayed: number; parameters: BufferId; gradients: BufferId; momenta: BufferId; hyperparameters: BufferId;
+      notFinite?: BufferId }
   | { op: "copy"; elements: number; x: BufferId; y: BufferId }
   | { op: "maximumDifference"; elements: number; a: BufferId; b: BufferId; y: BufferId };
 

@@ -2,6 +2,7 @@
 import { type AnyDataset, SPLIT_CHOICES, type SplitChoice } from "../data/dataset.js";
 import { type DatasetOptions, openDataset } from "../data/open.js";
 import { loadNetwork } from "../network/network.js";
+import { shortNumber } from "../text.js";
 import { checkChoice } from "../validation.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { DATA_FLAGS, DEVICE_FLAGS, deviceOptions } from "./flags.js";
@@ -38,7 +39,7 @@ export const evaluate = defineCommand({
       const known = data === "image-folder" && network.classNames ? { classes: network.classNames } : {};
       const dataset = await openDataset(data, { ...(options as DatasetOptions), ...known, shape: network.spec.input });
       opened = dataset;
-      const result = await network.evaluate(dataset, { split: chosen, batchSize, signal, onProgress: meter.update });
+      const result = await network.evaluateQuietly(dataset, { split: chosen, batchSize, signal, onProgress: meter.update });
       meter.clear();
       const classes = network.classNames ?? dataset.classes;
       const images = result.labels.filter((label) => label >= 0).length;
@@ -54,6 +55,7 @@ export const evaluate = defineCommand({
           classes,
           confusion,
           brokenImages: result.broken,
+          outOfRange: result.outOfRange,
         });
       } else {
         print(
@@ -66,6 +68,10 @@ export const evaluate = defineCommand({
             ...table([["label \\ predicted", ...classes], ...confusion.map((row, i) => [classes[i]!, ...row.map(String)])]),
           ]);
       }
+      if (!json && result.outOfRange > 0)
+        print(
+          `${shortNumber(result.outOfRange)} values left the range of the fixed-point streams, +-512; those batches were computed again on float32 streams`,
+        );
       if (!json) for (const { file: name, reason } of result.broken) print(`left out: ${name}: ${reason}`);
       return 0;
     } finally {

@@ -78,13 +78,16 @@ export class Inference {
     const count = images.checkImages(this.#spec, pixels);
     const noLabels = new Int32Array(count).fill(-1);
     const parts: RealArray[] = [];
+    let left = 0;
     for (let first = 0; first < count; first += DEFAULT_BATCH) {
       const rows = Math.min(count - first, DEFAULT_BATCH);
       // Few sizes of batch, hence few programs, whatever the counts.
       const n = 2 ** Math.ceil(Math.log2(rows));
-      const { logits } = await this.#batch(pixels, noLabels, first, rows, n, preprocessing);
+      const { logits, outOfRange } = await this.#batch(pixels, noLabels, first, rows, n, preprocessing);
+      left += outOfRange;
       parts.push(logits.subarray(0, rows * this.#spec.classes));
     }
+    this.warn(left);
     return images.concatenate(parts);
   }
 
@@ -179,15 +182,15 @@ export class Inference {
     const { outOfRange } = result;
     if (outOfRange > 0) result = { ...(await compute("float32")), outOfRange };
     this.#checkFinite(result.logits, first, rows);
-    if (outOfRange > 0) this.#warn(outOfRange);
     return result;
   }
 
-  #warn(outOfRange: number): void {
-    if (this.#warned) return;
+  /** Tells once that values were out of range: where nothing that is returned has their count, or whoever called may not look at it. */
+  warn(outOfRange: number): void {
+    if (this.#warned || outOfRange === 0) return;
     this.#warned = true;
     process.emitWarning(
-      `${outOfRange} values of '${this.#spec.name}' left the range of fixed-point streams, +-512, on a batch of images; such batches are computed again on float32 streams`,
+      `${outOfRange} values of '${this.#spec.name}' left the range of fixed-point streams, +-512; such batches are computed again on float32 streams`,
       { code: "REVNET_OUT_OF_RANGE" },
     );
   }

@@ -159,6 +159,12 @@ export class Network {
     await this.#executor.host.pull();
   }
 
+  /** Names a parameter or running statistic that is not finite now, with its value; undefined where all are. @internal */
+  async notFinite(): Promise<string | undefined> {
+    await this.refreshParameters();
+    return this.#executor.host.notFinite();
+  }
+
   /** SHA-256 over all parameters and running statistics: equal where two networks are equal bit for bit. @throws RevNetError ERR_STALE */
   weightsSha256(): string {
     return this.#executor.host.sha256();
@@ -223,7 +229,14 @@ export class Network {
    *   be absent
    * @throws RevNetError ERR_INVALID_ARGUMENT, also for classes that the network has not; ERR_ABORTED between two batches; ERR_INVALID_DATA from a stream
    */
-  evaluate(data: AnyDataset | AnySplit, options: EvaluationOptions = {}): Promise<Evaluation> {
+  async evaluate(data: AnyDataset | AnySplit, options: EvaluationOptions = {}): Promise<Evaluation> {
+    const evaluation = await this.evaluateQuietly(data, options);
+    this.#inference.warn(evaluation.outOfRange);
+    return evaluation;
+  }
+
+  /** evaluate for callers that tell of values out of range themselves. @internal */
+  evaluateQuietly(data: AnyDataset | AnySplit, options: EvaluationOptions): Promise<Evaluation> {
     return this.#inference.evaluate(data, options, this.#preprocessing, this.#classNames);
   }
 

@@ -59,7 +59,15 @@ export interface StepProgram extends Program {
 export interface TrainingProgram extends StepProgram {
   /** Real [3]: learning rate, momentum, weight decay. */
   readonly hyperparameters: BufferId;
+  /** Index [NOT_FINITE.length], to be set to 0 before a run: 1 where one of these is NaN or infinite. */
+  readonly notFinite: BufferId;
+  /** What `outOfRange` counts over. */
+  readonly streamElements: number;
 }
+
+/** What a training step looks at as it writes it: normalised images, running statistics, parameters. */
+export const NOT_FINITE = ["images", "statistics", "parameters"] as const;
+export type NotFinite = (typeof NOT_FINITE)[number];
 
 export interface ReconstructProgram extends Program {
   readonly n: number;
@@ -80,14 +88,16 @@ export interface ProgramOptions {
 export function gradientProgram(topology: Topology, buffers: NetworkBuffers, options: ProgramOptions): StepProgram {
   buffers.addGradients();
   const r = new Recorder(topology, buffers, { ...options, statistics: "batch" });
-  return { ...recordGradients(r, options), locals: r.locals, ops: r.ops };
+  const { notFinite: _, ...step } = recordGradients(r, options);
+  return { ...step, locals: r.locals, ops: r.ops };
 }
 
 export function trainingProgram(topology: Topology, buffers: NetworkBuffers, options: ProgramOptions): TrainingProgram {
   const gradients = buffers.addGradients();
   const momenta = buffers.addMomenta();
   const r = new Recorder(topology, buffers, { ...options, statistics: "batch" });
-  const step = recordGradients(r, options);
+  const { notFinite, ...step } = recordGradients(r, options, true);
+  const [statisticsFlag, parametersFlag] = (["statistics", "parameters"] as const).map((what) => flagOf(r, notFinite!, what));
   for (const norm of norms(topology))
     for (const [part, tensor] of norm.inputs.entries())
       r.emit({
@@ -97,11 +107,18 @@ export function trainingProgram(topology: Topology, buffers: NetworkBuffers, opt
         momentum: RUNNING_MOMENTUM,
         statistics: buffers.statistics(tensor),
         running: buffers.runningStatistics(norm, part),
+        notFinite: statisticsFlag!,
       });
   const hyperparameters = r.pinned("hyperparameters", "real", 3);
   const { elements, decayed } = buffers.layout;
-  r.emit({ op: "sgdUpdate", elements, decayed, parameters: buffers.parameters, gradients, momenta, hyperparameters });
-  return { ...step, hyperparameters, locals: r.locals, ops: r.ops };
+  const { parameters } = buffers;
+  r.emit({
+    op: "sgdUpdate",
+    ...{ elements, decayed, parameters, gradients, momenta, hyperparameters },
+    notFinite: parametersFlag!,
+  });
+  const { locals, ops, streamElements } = r;
+  return { ...step, hyperparameters, notFinite: notFinite!, streamElements, locals, ops };
 }
 
 export function inferenceProgram(
@@ -153,8 +170,8 @@ export function reconstructProgram(
 type Results = Pick<StepProgram, "logits" | "loss" | "correct">;
 
 /**
- * The first pinned buffers of a step. It gives loss, correct and outOfRange, and takes outOfRange and what is pinned after it: each is
- * one copy.
+ * The first pinned buffers of a step. It gives loss, correct, outOfRange and, in training, notFinite; it takes the latter two and what is
+ * pinned after them: each is one copy.
  */
 function recordResults(r: Recorder): Results & Pick<StepProgram, "outOfRange"> {
   return {
@@ -165,15 +182,18 @@ function recordResults(r: Recorder): Results & Pick<StepProgram, "outOfRange"> {
   };
 }
 
-/** Images to loss to gradients. */
-function recordGradients(r: Recorder, options: ProgramOptions): Omit<StepProgram, keyof Program> {
+const flagOf = (r: Recorder, notFinite: BufferId, what: NotFinite): BufferId => r.view(notFinite, NOT_FINITE.indexOf(what), 1);
+
+/** Images to loss to gradients. @param checked with a buffer for what is not finite, which the images have set already */
+function recordGradients(r: Recorder, options: ProgramOptions, checked = false) {
   const result = recordResults(r);
-  const batch = recordBatch(r, options.source);
+  const notFinite = checked ? r.pinned("notFinite", "index", NOT_FINITE.length) : undefined;
+  const batch = recordBatch(r, options.source, notFinite);
   const forward = recordForward(r, batch.images, result.logits, options.activations);
   const logitsGradient = r.local("logits.gradient", "real", r.n * r.topology.spec.classes);
   recordLoss(r, result, batch.labels, logitsGradient);
   recordBackward(r, forward, logitsGradient);
-  return { ...result, n: r.n, inputs: batch.inputs };
+  return { ...result, n: r.n, inputs: batch.inputs, notFinite };
 }
 
 function recordLoss(r: Recorder, { logits, loss, correct }: Results, labels: BufferId, dx?: BufferId): void {
@@ -182,7 +202,11 @@ function recordLoss(r: Recorder, { logits, loss, correct }: Results, labels: Buf
 }
 
 /** Where a batch's normalised images and its labels are, and what to write for them. */
-function recordBatch(r: Recorder, source: ImageSource): { images: BufferId; labels: BufferId; inputs: BatchInputs } {
+function recordBatch(
+  r: Recorder,
+  source: ImageSource,
+  notFinite?: BufferId,
+): { images: BufferId; labels: BufferId; inputs: BatchInputs } {
   const [h, w, c] = r.topology.spec.input;
   const elements = r.elements({ h, w, c });
   if (source.type === "real") {
@@ -208,6 +232,7 @@ function recordBatch(r: Recorder, source: ImageSource): { images: BufferId; labe
     mean: r.buffers.mean,
     y,
     yLabels,
+    ...(notFinite !== undefined && { notFinite: flagOf(r, notFinite, "images") }),
   });
   return { images: y, labels: yLabels, inputs };
 }

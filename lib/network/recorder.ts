@@ -50,6 +50,14 @@ export class Recorder implements Program {
     return this.outOfRangeCount;
   }
 
+  /** How many values `outOfRange` counts over: those that ops with it write. */
+  get streamElements(): number {
+    const written = this.ops.flatMap((op) =>
+      !("outOfRange" in op) ? [] : "stream1" in op ? [op.stream1, op.stream2] : [op.y].flat(),
+    );
+    return written.reduce((sum, id) => sum + this.locals[id - this.firstLocal]!.elements, 0);
+  }
+
   emit(op: Op): void {
     this.ops.push(op);
   }

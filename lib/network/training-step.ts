@@ -4,8 +4,9 @@ import type { BufferId, MemoryReport, Values } from "../../binding.js";
 import { RevNetError } from "../errors.js";
 import { checkNumber, checkOptions, describe } from "../validation.js";
 import { checkBatch, checkLabels, checkNormalized, type Labels } from "./images.js";
+import { optional, zeroed } from "./inference.js";
 import type { RealArray } from "./parameters.js";
-import type { BatchInputs, TrainingProgram } from "./program.js";
+import { type BatchInputs, NOT_FINITE, type NotFinite, type TrainingProgram } from "./program.js";
 import type { NetworkSpec } from "./spec.js";
 
 /** What changes from step to step: the parameter block that a replay reads. */
@@ -42,6 +43,8 @@ export interface StepResult {
   readonly correct: number;
   /** Stream elements that left the fixed-point range; then the step was not exact. */
   readonly outOfRange: number;
+  /** What was NaN or infinite: the normalised images, the running statistics or the parameters after the step; empty where nothing was. */
+  readonly notFinite: readonly NotFinite[];
 }
 
 /** Runs a program on the network's session; given by the network. */
@@ -67,6 +70,11 @@ export class TrainingStep {
     return this.program.n;
   }
 
+  /** Values that the streams of a step hold, all blocks' together: what `outOfRange` counts over. @internal */
+  get streamElements(): number {
+    return this.program.streamElements;
+  }
+
   /** Several steps may be started at once; they run in order. @throws RevNetError ERR_INVALID_ARGUMENT, ERR_DISPOSED */
   async run(settings: StepSettings & StepBatch): Promise<StepResult> {
     checkOptions(settings, SETTINGS, "step");
@@ -76,11 +84,16 @@ export class TrainingStep {
       checkNumber(momentum, 0, 1, "momentum", CODE),
       checkNumber(weightDecay, 0, Infinity, "weightDecay", CODE),
     );
-    const { outOfRange, loss, correct } = this.program;
+    const { outOfRange, notFinite, loss, correct } = this.program;
     const inputs: [BufferId, Values][] = [[this.program.hyperparameters, hyperparameters], ...this.batch(settings)];
-    if (outOfRange !== undefined) inputs.push([outOfRange, new Int32Array(1)]);
-    const results = await this.runProgram(inputs, [loss, correct, ...(outOfRange === undefined ? [] : [outOfRange])]);
-    return { loss: results[0]![0]!, correct: results[1]![0]!, outOfRange: results[2]?.[0] ?? 0 };
+    inputs.push(...zeroed(outOfRange), [notFinite, new Int32Array(NOT_FINITE.length)]);
+    const results = await this.runProgram(inputs, [loss, correct, ...optional(outOfRange), notFinite]);
+    return {
+      loss: results[0]![0]!,
+      correct: results[1]![0]!,
+      outOfRange: outOfRange === undefined ? 0 : results[2]![0]!,
+      notFinite: NOT_FINITE.filter((_, i) => results.at(-1)![i] !== 0),
+    };
   }
 
   private batch(settings: StepSettings & StepBatch): [BufferId, Values][] {

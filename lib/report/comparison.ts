@@ -2,7 +2,19 @@
 import { bytes, throughput } from "../text.js";
 import { type Html, html } from "./html.js";
 import type { RunFiles } from "./run-files.js";
-import { activationsOf, figure, NOTHING, percentage, section, table, whole, words } from "./sections.js";
+import {
+  activationsOf,
+  alarms,
+  figure,
+  NOTHING,
+  percentage,
+  section,
+  type Tile,
+  table,
+  tileList,
+  whole,
+  words,
+} from "./sections.js";
 
 /** Of config.json, by the path of its keys; undefined: it has none there. */
 const setting = ({ settings }: RunFiles, ...keys: string[]): unknown =>
@@ -39,10 +51,16 @@ export function comparison(runs: readonly RunFiles[], names: readonly string[]):
   const hashes = new Map<string, string[]>();
   for (const [i, { summary }] of runs.entries())
     if (summary) hashes.set(summary.weightsSha256, [...(hashes.get(summary.weightsSha256) ?? []), names[i]!]);
+  const alarming = runs.flatMap(({ summary, brokenImages }, i) =>
+    alarms(summary?.reconstruction.outOfRange ?? 0, brokenImages.size).map(
+      ([name, value, more]): Tile => [`${name}: ${names[i]}`, value, more],
+    ),
+  );
   const same = [...hashes.values()].filter((group) => group.length > 1);
   return section(
     "comparison",
     "Runs",
+    ...(alarming.length > 0 ? [tileList(alarming)] : []),
     table([["", ...names], ...rows], "comparison"),
     ...same.map((group) => html`<p>The weights of ${group.join(", ")} are the same, bit for bit.</p>`),
   );

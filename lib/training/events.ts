@@ -55,7 +55,10 @@ export interface StepEvent {
   /** As this thread saw it: where it was held up, a step took longer, and one that ran meanwhile less. */
   milliseconds: number;
 }
-/** A fixed-point stream left its range in this step: results of such steps are not to be trusted. */
+/**
+ * A fixed-point stream left its range in this step: results of such steps are not to be trusted. Where they are too many, the run ends
+ * with ERR_OUT_OF_RANGE (docs/numerics.md).
+ */
 export interface OutOfRangeEvent {
   type: "outOfRange";
   step: number;
@@ -105,11 +108,11 @@ export interface CheckpointEvent {
   best: boolean;
   milliseconds: number;
 }
-/** Something went wrong that the run goes on without: a damaged checkpoint, a disk that is full. */
+/** Something went wrong that the run goes on without: a damaged checkpoint, a disk that is full, a loss beyond that of guessing. */
 export interface WarningEvent {
   type: "warning";
   step: number;
-  /** Of the RevNetError that `message` is from. */
+  /** Of the RevNetError that `message` is from; or REVNET_OUT_OF_RANGE (in a validation or test), REVNET_ABOVE_CHANCE. */
   code: string;
   message: string;
 }

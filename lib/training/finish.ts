@@ -59,8 +59,8 @@ export async function finish(run: Ended): Promise<{ summary: Summary; fileError:
 
 async function test({ settings, dataset, network, journal }: Ended, step: number): Promise<NonNullable<Findings["evaluation"]>> {
   const { batchSize, signal } = settings;
-  const evaluation = await network.evaluate(dataset.test, { batchSize, ...(signal && { signal }) });
-  await journal.reportBroken(step, evaluation.broken);
+  const evaluation = await network.evaluateQuietly(dataset.test, { batchSize, ...(signal && { signal }) });
+  await journal.reportMet(step, evaluation);
   return { ...evaluation, step };
 }
 

@@ -1,5 +1,7 @@
 /** What a run has told so far, and the ways of each record: into the history, metrics.jsonl, the live page and the events. */
 import type { BrokenImage } from "../data/dataset.js";
+import type { Evaluation } from "../network/inference.js";
+import { rangeWarning } from "./divergence.js";
 import type { TrainingEvent } from "./events.js";
 import type { Keeper } from "./keeper.js";
 import type { Live } from "./live.js";
@@ -15,6 +17,7 @@ export class Journal {
   readonly #broken = new Map<string, BrokenImage>();
   #keeper: Keeper | undefined;
   #live: Live | undefined;
+  #rangeTold = false;
 
   constructor(readonly send: Send) {}
 
@@ -48,6 +51,14 @@ export class Journal {
   /** Those that the run has not met before. */
   async reportBroken(step: number, images: readonly BrokenImage[]): Promise<void> {
     for (const image of images) if (!this.#broken.has(image.file)) await this.report({ type: "brokenImage", step, ...image });
+  }
+
+  /** What a validation or test met: images as reportBroken; values out of range, the first time. */
+  async reportMet(step: number, { broken, outOfRange }: Pick<Evaluation, "broken" | "outOfRange">): Promise<void> {
+    await this.reportBroken(step, broken);
+    if (outOfRange === 0 || this.#rangeTold) return;
+    this.#rangeTold = true;
+    await this.send(rangeWarning(step, outOfRange));
   }
 
   #remember(record: MetricsRecord): void {

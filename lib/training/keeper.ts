@@ -8,6 +8,7 @@ import type { Findings } from "../report/analysis.js";
 import { writeRunReport } from "../report/index.js";
 import { type Checkpoint, type Progress, readCheckpoint, type Snapshot, takeSnapshot, writeCheckpoint } from "./checkpoint.js";
 import { DATA_KEYS } from "./data-record.js";
+import type { Divergence } from "./divergence.js";
 import type { CheckpointEvent, WarningEvent } from "./events.js";
 import { RunFolder } from "./folder.js";
 import { checkIdentity, type Identity } from "./identity.js";
@@ -139,11 +140,11 @@ export class Keeper {
     }
   }
 
-  /** ERR_NOT_FINITE, with what can be gone back to. */
-  notFinite(what: string): RevNetError {
+  /** The error that ends the run, with what can be gone back to. */
+  diverged({ code, message }: Divergence): RevNetError {
     const kept =
       this.#keptFile === undefined ? "there is no checkpoint before it" : `the last good checkpoint is '${this.#keptFile}'`;
-    return new RevNetError("ERR_NOT_FINITE", `${what}; ${kept}`);
+    return new RevNetError(code, `${message}; ${kept}`);
   }
 
   async warn(step: number, { code, message }: RevNetError): Promise<void> {
@@ -183,7 +184,7 @@ export class Keeper {
       return undefined;
     } catch (error) {
       if (!(error instanceof RevNetError)) throw error;
-      if (error.code === "ERR_NOT_FINITE") throw this.notFinite(error.message);
+      if (error.code === "ERR_NOT_FINITE") throw this.diverged({ code: error.code, message: error.message });
       if (error.code !== "ERR_FILE" && error.code !== "ERR_INVALID_FILE") throw error;
       await this.warn(step, error);
       return error;

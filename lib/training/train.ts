@@ -23,7 +23,7 @@ const READING = "training was aborted while it read the data";
  * summary, and iterate over it for events (see TrainingRun).
  *
  * The run fails with a RevNetError: ERR_INVALID_ARGUMENT, ERR_INVALID_SPEC, ERR_UNKNOWN_MODEL (options), ERR_INVALID_DATA (data
- * set), ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_NOT_FINITE (the loss became NaN or infinite), ERR_ABORTED (`signal`),
+ * set), ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_NOT_FINITE and ERR_OUT_OF_RANGE (the run diverged; docs/numerics.md), ERR_ABORTED (`signal`),
  * ERR_FILE, ERR_RUN_EXISTS, ERR_RUN_LOCKED (`outDir`), ERR_RESUME_MISMATCH (`resume` with other options),
  * ERR_NOT_REVERSIBLE (`verifyEvery` for a network without a reversible block), ERR_UI (`ui`).
  */

@@ -11,6 +11,7 @@ import { Batches } from "./batches.js";
 import { BestSoFar } from "./best.js";
 import { type Checkpoint, type Progress, restore } from "./checkpoint.js";
 import { DataRecord } from "./data-record.js";
+import { chanceWarning, DivergenceWatch } from "./divergence.js";
 import { feedOf } from "./feed.js";
 import { finish } from "./finish.js";
 import { type Identity, identityOf } from "./identity.js";
@@ -71,6 +72,7 @@ export class Trainer {
     let written = false;
     try {
       await this.#train();
+      await this.#warnAboveChance();
       const { summary, fileError } = await this.#finish(true);
       written = !fileError;
       return { network: this.#network, history: this.#journal.history, summary, ...(fileError && { fileError }) };
@@ -110,20 +112,21 @@ export class Trainer {
     if (this.#done >= this.#steps || this.#isExhausted()) return;
     const feed = feedOf(this.#dataset.train, this.#batches, this.#settings, [this.#done, this.#steps]);
     try {
-      await this.#loop(new Stepper(step, this.#settings, feed, this.#done, this.#steps));
+      const watch = new DivergenceWatch(step.streamElements, this.#settings.optimizer.learningRate);
+      await this.#loop(new Stepper(step, this.#settings, feed, this.#done, this.#steps), watch);
     } finally {
       await feed.close();
     }
   }
 
-  async #loop(stepper: Stepper): Promise<void> {
+  async #loop(stepper: Stepper, watch: DivergenceWatch): Promise<void> {
     const { signal } = this.#settings;
     while (this.#done < this.#steps && !this.#isExhausted()) {
       // A step that was started belongs to the run.
       if (!stepper.isAhead) throwIfAborted(signal, this.#done);
       const { validation, verification, checkpoint } = this.#due(this.#done + 1);
       const pause = validation || verification || checkpoint || signal?.aborted;
-      await this.#take(await stepper.step(!pause));
+      await this.#take(await stepper.step(!pause), watch);
       await this.#afterStep();
     }
   }
@@ -152,6 +155,14 @@ export class Trainer {
       this.#network.memory(),
     );
     return step;
+  }
+
+  async #warnAboveChance(): Promise<void> {
+    const { steps } = this.#journal.history;
+    if (steps.length === 0) return;
+    const { loss } = averages(steps.slice(-this.#batches.stepsPerEpoch));
+    const warning = chanceWarning(this.#done, loss, this.#network.spec.classes);
+    if (warning) await this.#journal.send(warning);
   }
 
   async #openLive(): Promise<void> {
@@ -200,13 +211,13 @@ export class Trainer {
     }
   }
 
-  async #take({ loss, correct, outOfRange, learningRate, broken, milliseconds }: StepDone): Promise<void> {
+  async #take(done: StepDone, watch: DivergenceWatch): Promise<void> {
+    const { loss, correct, outOfRange, learningRate, broken, milliseconds } = done;
     const step = ++this.#done;
     this.#trained = true;
-    if (!Number.isFinite(loss)) {
-      const what = `the loss of step ${step} is ${loss} (learning rate ${learningRate}); try a lower learning rate`;
-      throw this.#keeper?.notFinite(what) ?? new RevNetError("ERR_NOT_FINITE", what);
-    }
+    const divergence = await watch.check(step, done, () => this.#network.notFinite());
+    if (divergence && outOfRange > 0) await this.#journal.report({ type: "outOfRange", step, count: outOfRange });
+    if (divergence) throw this.#keeper?.diverged(divergence) ?? new RevNetError(divergence.code, divergence.message);
     await this.#journal.reportBroken(step, broken);
     const { batchSize } = this.#settings;
     const error = (batchSize - correct) / batchSize;
@@ -262,12 +273,12 @@ export class Trainer {
     throwIfAborted(signal, step);
     const start = performance.now();
     const { validation: apart, test } = this.#dataset;
-    const evaluation = await this.#network.evaluate(apart ?? test, { batchSize, ...(signal && { signal }) });
+    const evaluation = await this.#network.evaluateQuietly(apart ?? test, { batchSize, ...(signal && { signal }) });
     const { loss, error } = evaluation;
     // The report shows the one of the network that is kept, on the test split.
     if (apart) this.#evaluation = undefined;
     else if (patience === undefined || this.#best.isBeatenBy(evaluation)) this.#evaluation = { ...evaluation, step };
-    await this.#journal.reportBroken(step, evaluation.broken);
+    await this.#journal.reportMet(step, evaluation);
     await this.#journal.report({
       type: "validation",
       step,

@@ -11,6 +11,10 @@
 // then biased batch variance. "Norm" is batch normalisation with given statistics followed by ReLU:
 //   relu(gamma * (x - mean) / sqrt(variance + epsilon) + beta).
 // With statistics of the batch that is training, with running statistics it is inference; the op is the same.
+//
+// `notFinite`: [1], set to 1 where the op writes a value that is NaN or infinite, otherwise left as it is; optional. The ops that
+// have it see, between them, each pixel, each statistic and each parameter of a step, so a step finds what is not finite without a
+// pass of its own.
 #pragma once
 
 #include <cstdint>
@@ -156,13 +160,14 @@ struct GatherBatch {
   int padding = 0;
   bool flip = false;
   double scale = 1;
-  Operand images;   // [count][h][w][c] bytes
-  Operand labels;   // [count]
-  Operand indices;  // [n]
-  Operand mean;     // [h][w][c], in bytes' units
-  Operand counter;  // [4] seed low, seed high, step low, step high: the key of the random draws
-  Operand y;        // [n][h][w][c] overwritten
-  Operand yLabels;  // [n] overwritten
+  Operand images;     // [count][h][w][c] bytes
+  Operand labels;     // [count]
+  Operand indices;    // [n]
+  Operand mean;       // [h][w][c], in bytes' units
+  Operand counter;    // [4] seed low, seed high, step low, step high: the key of the random draws
+  Operand y;          // [n][h][w][c] overwritten
+  Operand yLabels;    // [n] overwritten
+  Operand notFinite;  // for y
 
   template <class V>
   void visit(V& v) {
@@ -179,6 +184,7 @@ struct GatherBatch {
     v.operand("counter", counter, Access::Read, kIndex, 4);
     v.operand("y", y, Access::Write, kReal, extent.elements());
     v.operand("yLabels", yLabels, Access::Write, kIndex, extent.n);
+    v.optional("notFinite", notFinite, Access::Update, kIndex, 1);
   }
 };
 
@@ -295,6 +301,7 @@ struct UpdateRunningStatistics {
   double momentum = 0;
   Operand statistics;  // [2][c]
   Operand running;     // [2][c] updated
+  Operand notFinite;   // for running
 
   template <class V>
   void visit(V& v) {
@@ -303,6 +310,7 @@ struct UpdateRunningStatistics {
     v.number("momentum", momentum);
     v.operand("statistics", statistics, Access::Read, kReal, 2 * int64_t{c});
     v.operand("running", running, Access::Update, kReal, 2 * int64_t{c});
+    v.optional("notFinite", notFinite, Access::Update, kIndex, 1);
   }
 };
 
@@ -663,6 +671,7 @@ struct SgdUpdate {
   Operand gradients;        // [elements]
   Operand momenta;          // [elements] updated
   Operand hyperparameters;  // [3] learning rate, momentum, weight decay
+  Operand notFinite;        // for parameters
 
   template <class V>
   void visit(V& v) {
@@ -673,6 +682,7 @@ struct SgdUpdate {
     v.operand("gradients", gradients, Access::Read, kReal, elements);
     v.operand("momenta", momenta, Access::Update, kReal, elements);
     v.operand("hyperparameters", hyperparameters, Access::Read, kReal, 3);
+    v.optional("notFinite", notFinite, Access::Update, kIndex, 1);
   }
 };
 

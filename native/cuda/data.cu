@@ -21,6 +21,7 @@ struct GatherArguments {
   const int* counter;           // [4], see drawAugmentation
   float* y;                     // [n][h][w][c] overwritten
   int* yLabels;                 // [n] overwritten
+  int* notFinite;               // [1] set where an element of y is not finite; or null
 };
 
 constexpr int kElements = 4;  // of a thread, neighbours
@@ -56,6 +57,7 @@ __global__ void gatherBatch(GatherArguments of, int chunks) {
     if (present && first + i < elements && fromRow >= 0 && fromRow < h && fromColumn >= 0 && fromColumn < w) {
       const int64_t from = (static_cast<int64_t>(fromRow) * w + fromColumn) * c + channel;
       y.v[i] = (static_cast<float>(image[from]) - of.mean[from]) * of.scale;
+      checkFinite(y.v[i], of.notFinite);
     }
     if (++channel == c) {
       channel = 0;
@@ -87,7 +89,8 @@ void run(const GatherBatch& op, const Context& context) {
                                   context.at<const float>(op.mean),
                                   context.at<const int>(op.counter),
                                   context.at<float>(op.y),
-                                  context.at<int>(op.yLabels)};
+                                  context.at<int>(op.yLabels),
+                                  context.at<int>(op.notFinite)};
   const unsigned chunks = blocksFor(elements, int64_t{kThreads} * kElements);
   const bool vectors = elements % kElements == 0 && isAligned(arguments.y);
   launch(context.stream, vectors ? gatherBatch<true> : gatherBatch<false>, dim3(static_cast<unsigned>(op.extent.n) * chunks),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cfloat>
 #include <cstdint>
 #include <type_traits>
 
@@ -148,6 +149,11 @@ __device__ inline void countLeft(int* counter, int left) {
   if (counter == nullptr) return;
   for (int lanes = 1; lanes < kWarp; lanes *= 2) left += shuffleXor(left, lanes);
   if (threadIdx.x % kWarp == 0 && left != 0) atomicAddCount(counter, left);
+}
+
+// flag [1]: set to 1 where `value` is NaN or infinite; or null. All threads write the same, so their order does not matter.
+__device__ inline void checkFinite(float value, int* flag) {
+  if (flag != nullptr && !(fabsf(value) <= FLT_MAX)) *flag = 1;
 }
 
 // sums[rows][items]: adds all rows into the first one, in a fixed order. Shared memory, complete but for a barrier.

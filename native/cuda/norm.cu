@@ -55,6 +55,7 @@ struct DenseGradient {
 struct RunningUpdate {
   const float* statistics;  // [2][c]
   float* running;           // [2][c] updated
+  int* notFinite;           // [1] set where an element of running is not finite; or null
   int c;
   float momentum, kept, bessel;
 };
@@ -70,7 +71,9 @@ __global__ void updateRunningStatistics(const __grid_constant__ RunningUpdates u
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= 2 * update.c) return;
   const float value = i < update.c ? update.statistics[i] : update.statistics[i] * update.bessel;
-  update.running[i] = fmaf(update.momentum, value, update.kept * update.running[i]);
+  const float running = fmaf(update.momentum, value, update.kept * update.running[i]);
+  update.running[i] = running;
+  checkFinite(running, update.notFinite);
 }
 
 }  // namespace
@@ -110,8 +113,9 @@ void run(std::span<const UpdateRunningStatistics* const> ops, const Context& con
       const UpdateRunningStatistics& op = *some[i];
       // A single value has no unbiased variance; its biased one, zero, is used.
       const double bessel = op.count > 1 ? static_cast<double>(op.count) / static_cast<double>(op.count - 1) : 1;
-      updates.list[i] = {context.at<const float>(op.statistics), context.at<float>(op.running),       op.c,
-                         static_cast<float>(op.momentum),        static_cast<float>(1 - op.momentum), static_cast<float>(bessel)};
+      updates.list[i] = {
+          context.at<const float>(op.statistics), context.at<float>(op.running),       context.at<int>(op.notFinite), op.c,
+          static_cast<float>(op.momentum),        static_cast<float>(1 - op.momentum), static_cast<float>(bessel)};
       widest = std::max(widest, op.c);
     }
     const dim3 grid(static_cast<unsigned>(blocksFor(2 * widest, kThreads)), static_cast<unsigned>(some.size()));

@@ -18,9 +18,10 @@ __device__ int64_t elementOf(int accesses, int index) {
 }
 
 // parameters, momenta: updated. hyperparameters [3]: learning rate, momentum, weight decay of the first `decayed` elements.
+// notFinite [1]: set where a parameter is not finite; or null.
 template <int width>
 __global__ void sgdUpdate(float* parameters, const float* gradients, float* momenta, const float* hyperparameters, int64_t elements,
-                          int64_t decayed) {
+                          int64_t decayed, int* notFinite) {
   waitForPrevious();
   const int64_t first = elementOf<width>(1, 0);
   const int64_t count = elements - first;
@@ -32,6 +33,7 @@ __global__ void sgdUpdate(float* parameters, const float* gradients, float* mome
     const float gradient = first + i < decayed ? fmaf(weightDecay, p.v[i], g.v[i]) : g.v[i];
     m.v[i] = fmaf(momentum, m.v[i], gradient);
     p.v[i] = fmaf(-learningRate, m.v[i], p.v[i]);
+    checkFinite(p.v[i], notFinite);
   }
   storeUpTo(count, momenta + first, m);
   storeUpTo(count, parameters + first, p);
@@ -115,7 +117,7 @@ void run(const SgdUpdate& op, const Context& context) {
   withWidth(isAligned(parameters, momenta, gradients), [&](auto constant) {
     constexpr int width = decltype(constant)::value;
     launch(context.stream, sgdUpdate<width>, dim3(blocksFor(op.elements, kThreads * width)), kThreads, 0, parameters, gradients,
-           momenta, hyperparameters, op.elements, op.decayed);
+           momenta, hyperparameters, op.elements, op.decayed, context.at<int>(op.notFinite));
   });
 }
 

@@ -50,6 +50,11 @@ void Context::add(Operand base, Operand y, View values, int sign, Operand outOfR
     *counter = static_cast<int32_t>(std::min<int64_t>(*counter + count, std::numeric_limits<int32_t>::max()));
 }
 
+void Context::checkFinite(View values, Operand notFinite) const {
+  int32_t* flag = memory_.at<int32_t>(notFinite);
+  if (flag && !std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); })) *flag = 1;
+}
+
 Values joinChannels(const Context& context, const std::vector<Operand>& parts, int64_t pixels, int c) {
   const auto width = static_cast<size_t>(c) / parts.size();
   Values joined(static_cast<size_t>(pixels * c));

@@ -43,6 +43,8 @@ class Context {
   void add(Operand base, Operand y, View values, int sign, Operand outOfRange) const;
   // y = q(values)
   void store(Operand y, View values, Operand outOfRange = {}) const { add({}, y, values, 1, outOfRange); }
+  // notFinite [1] = 1 where one of `values` is NaN or infinite.
+  void checkFinite(View values, Operand notFinite) const;
 
  private:
   template <class T>

@@ -34,6 +34,7 @@ void run(const Context& context, const GatherBatch& op) {
       }
     }
   }
+  context.checkFinite(y, op.notFinite);
 }
 
 }  // namespace revnet::reference

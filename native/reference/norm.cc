@@ -93,6 +93,7 @@ void run(const Context& context, const UpdateRunningStatistics& op) {
     const double value = i < op.c ? statistics[i] : statistics[i] * bessel;
     running[i] = (1 - op.momentum) * running[i] + op.momentum * value;
   }
+  context.checkFinite(running, op.notFinite);
 }
 
 }  // namespace revnet::reference

@@ -11,6 +11,7 @@ void run(const Context& context, const SgdUpdate& op) {
     momenta[i] = momentum * momenta[i] + gradient;
     parameters[i] -= learningRate * momenta[i];
   }
+  context.checkFinite(parameters, op.notFinite);
 }
 
 }  // namespace revnet::reference

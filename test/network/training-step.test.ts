@@ -1,6 +1,7 @@
 /** One training step: what it makes of running statistics, weights and images. */
 import { expect } from "chai";
-import { createNetwork } from "../../lib/network/network.js";
+import { createNetwork, type Network } from "../../lib/network/network.js";
+import type { StepResult } from "../../lib/network/training-step.js";
 import { BATCH, onEveryDevice, randomImages, randomSplit, roughNetwork, STEP, TINY } from "./support.js";
 
 onEveryDevice("a training step", ({ options, exact }) => {
@@ -56,6 +57,55 @@ onEveryDevice("a training step", ({ options, exact }) => {
     closeTo(running("mean"), [0, 0, 0, 0.01 * mean, 0, 0, 0, 0]);
     closeTo(running("var"), [0.99, 0.99, 0.99, 0.99 + 0.01 * variance, 0.99, 0.99, 0.99, 0.99]);
     network.dispose();
+  });
+
+  describe("finds in the step itself what is not finite", () => {
+    const spec = TINY.revnet!;
+    const split = randomSplit(spec, BATCH);
+    const indices = Int32Array.from({ length: BATCH }, (_, i) => i);
+    for (const streams of ["fixed", "float32"] as const) {
+      const run = async (prepare: (network: Network) => void, settings: { learningRate?: number; steps?: number } = {}) => {
+        const network = createNetwork(spec, { ...options, streams });
+        try {
+          // The scale of the pixels is part of the program.
+          if (prepare === unscaled) prepare(network);
+          const step = await network.prepareTraining({ batchSize: BATCH, data: split });
+          if (prepare !== unscaled) prepare(network);
+          const { learningRate = 0.1, steps = 1 } = settings;
+          let result: StepResult;
+          for (let i = 0; i < steps; ++i) result = await step.run({ ...STEP, learningRate, step: i, indices });
+          return { notFinite: result!.notFinite, culprit: await network.notFinite() };
+        } finally {
+          network.dispose();
+        }
+      };
+      const unscaled = (network: Network) => {
+        network.preprocessing = { ...network.preprocessing, scale: exact ? 1e307 : 1e37 };
+      };
+      const fill = (name: string, value: number) => (network: Network) => {
+        const { shape, data } = network.parameters.get(name)!;
+        network.setParameters({ [name]: { shape, data: data.map(() => value) } });
+      };
+
+      it(`${streams} streams: nothing where all is finite`, async () => {
+        expect(await run(() => {}, { steps: 2 })).to.deep.equal({ notFinite: [], culprit: undefined });
+      });
+      it(`${streams} streams: pixels that overflow as they are scaled`, async () => {
+        expect((await run(unscaled)).notFinite).to.include("images");
+      });
+      it(`${streams} streams: a learning rate that throws the weights out of all numbers`, async () => {
+        const { notFinite, culprit } = await run(() => {}, { learningRate: exact ? Number.MAX_VALUE : 1e300, steps: 2 });
+        expect(notFinite).to.include("parameters");
+        expect(culprit).to.match(/'.*' holds (NaN|-?Infinity)/);
+      });
+      // 1e30 is no large number in float64, in which the reference computes.
+      if (!exact)
+        it(`${streams} streams: weights of 1e30, whose squares overflow in statistics`, async () => {
+          const { notFinite, culprit } = await run(fill("stem.conv.weight", 1e30));
+          expect(notFinite).to.include("statistics");
+          expect(culprit).to.match(/'.*running_(mean|var)' holds|'.*' holds (NaN|-?Infinity)/);
+        });
+    }
   });
 
   it("crops and mirrors at random, by the seed and the step", async () => {

@@ -72,6 +72,50 @@ function updatesSuite(name: string): void {
     expectClose(chained.get("average"), [0.25, -0.125, 2.53125, 1.59375]);
   });
 
+  it("sgdUpdate, updateRunningStatistics and gatherBatch flag what is not finite, and nothing else", async () => {
+    const [operands, flag] = [{ parameters: "p", gradients: "g", momenta: "m", hyperparameters: "h" }, { notFinite: "flag" }];
+    // More than a thread, a vector or a slice takes, the wrong element in the last one of each.
+    const elements = 20_003;
+    const sgd = async (wrong: number, at: number, decayed: number, before = 0) => {
+      const gradients = new Float64Array(elements).fill(1);
+      gradients[at] = wrong;
+      const result = await run([{ op: "sgdUpdate", elements, decayed, ...operands, ...flag }], {
+        p: real(new Float64Array(elements).fill(1)),
+        m: real(new Float64Array(elements)),
+        g: real(gradients),
+        h: real([0.5, 0.5, 0.25]),
+        flag: index([before]),
+      });
+      return result.get("flag")![0];
+    };
+    const update = { op: "updateRunningStatistics", c: 3, count: 5, momentum: 0.25, statistics: "s", running: "r", ...flag };
+    const statistics = async (s: number[], r: number[]) =>
+      (await run([update], { s: real(s), r: real(r), flag: index([0]) })).get("flag")![0];
+    const gather = async (scale: number, mean: number) => {
+      const [n, h, w, c] = [2, 3, 3, 3];
+      const step = { op: "gatherBatch", n, h, w, c, count: n, padding: 0, flip: false, scale, ...flag };
+      const result = await run(
+        [{ ...step, images: "i", labels: "l", indices: "x", mean: "mean", counter: "k", y: "y", yLabels: "yl" }],
+        {
+          ...{ i: byte(new Uint8Array(n * h * w * c).fill(7)), l: index([0, 1]), x: index([1, 0]), k: index([0, 0, 0, 0]) },
+          ...{ mean: real([...new Array(h * w * c - 1).fill(1), mean]), y: real(n * h * w * c), yl: index(n), flag: index([0]) },
+        },
+      );
+      return result.get("flag")![0];
+    };
+    const good = [1, 2, 3, 4, 5, 6];
+    expect([await sgd(1, 0, elements), await statistics(good, good), await gather(1, 1)]).to.deep.equal([0, 0, 0]);
+    expect(await sgd(1, 0, elements, 1), "a flag that was set stays").to.equal(1);
+    for (const wrong of [Number.NaN, Infinity, -Infinity]) {
+      expect([await sgd(wrong, 0, elements), await sgd(wrong, elements - 1, 0)], `${wrong}`).to.deep.equal([1, 1]);
+      for (const at of good.keys()) {
+        expect(await statistics(good.with(at, wrong), good), `statistic ${at}: ${wrong}`).to.equal(1);
+        expect(await statistics(good, good.with(at, wrong)), `running statistic ${at}: ${wrong}`).to.equal(1);
+      }
+      expect(await gather(1, wrong), `mean ${wrong}`).to.equal(1);
+    }
+  });
+
   it("copy and maximumDifference, on real and on fixed streams", async () => {
     for (const stream of [real, fixed]) {
       const steps = [

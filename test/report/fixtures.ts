@@ -72,6 +72,7 @@ export interface Fixture {
   weightsSha256?: string;
   /** Images that could not be decoded. */
   broken?: readonly string[];
+  outOfRange?: number;
 }
 
 /** Writes the files of a complete run. */
@@ -83,6 +84,7 @@ export async function writeRun(
     classes = ["cat", "dog", "owl"],
     weightsSha256 = "ab".repeat(32),
     broken = [],
+    outOfRange = 0,
     kind = "revnet",
   }: Fixture = {},
 ): Promise<void> {
@@ -112,7 +114,7 @@ export async function writeRun(
     stepMilliseconds: { median: 20, p10: 19, p90: 22 },
     imagesPerSecond: 500,
     memory: bytes(5000),
-    reconstruction: { exact: true, outOfRange: 0 },
+    reconstruction: { exact: true, outOfRange },
     weightsSha256,
   });
   await json("analysis.json", analysis(classes));

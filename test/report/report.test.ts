@@ -153,6 +153,25 @@ describe("reports", function () {
     for (const name of ["data", "seed", "learning rate"]) expect(rows.get(name), name).to.have.length(2);
   });
 
+  it("put what a run should not have met before all else where runs are compared", async () => {
+    await writeRun(file("a"), { outOfRange: 1234567 });
+    await writeRun(file("b"), { broken: ["1.jpg"] });
+    await writeRun(file("c"));
+    const tiles = async (...runs: string[]) => {
+      await writeReport(
+        runs.map((name) => file(name)),
+        file("comparison.html"),
+      );
+      return (await page("comparison.html")).querySelectorAll("#comparison .tiles > div").map((tile) => tile.text.trim());
+    };
+    const [range, left, ...others] = await tiles("a", "b", "c");
+    expect(range).to.include("out of range: a").and.include("1,234,567");
+    expect(left).to.include("left out: b").and.include("1");
+    expect(others).to.deep.equal([]);
+    await writeRun(file("d"));
+    expect(await tiles("c", "d")).to.deep.equal([]);
+  });
+
   it("tell the throughput by the mean time of steps, however uneven they are", async () => {
     await writeRun(file("a"));
     const run = await readRun(file("a"));

@@ -87,6 +87,19 @@ describe("the journal of a run", () => {
     ]);
   });
 
+  it("tells of values out of range in validations once, beside the images that were broken", async () => {
+    await journal.reportMet(1, { broken: [], outOfRange: 0 });
+    expect(told).to.deep.equal([]);
+    await journal.reportMet(2, { broken: [{ file: "a", reason: "empty" }], outOfRange: 12345 });
+    await journal.reportMet(3, { broken: [], outOfRange: 6 });
+    expect(told.map(([who, { type, step }]) => [who, type, step])).to.deep.equal([
+      ["events", "brokenImage", 2],
+      ["events", "warning", 2],
+    ]);
+    expect(told[1]![1]).to.include({ code: "REVNET_OUT_OF_RANGE" }).and.property("message").include("12,345 values");
+    expect(journal.outOfRange, "those of training alone").to.equal(0);
+  });
+
   it("shows a page that is opened later what was before", async () => {
     for (const record of [step(1), broken("a"), step(2), validation, verification, epoch]) await journal.report(record);
     told = [];

@@ -6,7 +6,7 @@ import { resolveOptions } from "../../lib/training/options.js";
 import { Stepper } from "../../lib/training/stepper.js";
 import { tinyOptions } from "../support/tiny.js";
 
-const RESULT: StepResult = { loss: 1, correct: 3, outOfRange: 0 };
+const RESULT: StepResult = { loss: 1, correct: 3, outOfRange: 0, notFinite: [] };
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 describe("steps", () => {

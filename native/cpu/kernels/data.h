@@ -5,6 +5,7 @@
 
 #include "core/ops.h"
 #include "core/philox.h"
+#include "cpu/kernels/finite.h"
 #include "cpu/kernels/vector.h"
 #include "cpu/thread_pool.h"
 
@@ -18,6 +19,7 @@ inline void run(const GatherBatch& op, const Memory& memory, ThreadPool& pool) {
   const int32_t *indices = memory.at<const int32_t>(op.indices), *labels = memory.at<const int32_t>(op.labels);
   const auto scale = static_cast<float>(op.scale);
 
+  NotFinite notFinite;
   pool.parallelFor(op.extent.n, [&](int n, int) {
     float* y = memory.at<float>(op.y) + static_cast<size_t>(n) * image;
     std::memset(y, 0, image * sizeof(float));
@@ -28,14 +30,20 @@ inline void run(const GatherBatch& op, const Memory& memory, ThreadPool& pool) {
     const uint8_t* from = images + static_cast<size_t>(index) * image;
     const Augmentation draw = drawAugmentation(memory.at<const int32_t>(op.counter), static_cast<uint32_t>(n), op.padding, op.flip);
     const int down = draw.row - op.padding, right = draw.column - op.padding;  // where the crop starts in the image
+    bool finite = true;
     for (int i = maxOf(0, -down); i < minOf(h, h - down); ++i) {
       for (int j = maxOf(0, -right); j < minOf(w, w - right); ++j) {
         const size_t in = static_cast<size_t>(i + down) * row + static_cast<size_t>(j + right) * pixel;
         float* to = y + static_cast<size_t>(i) * row + static_cast<size_t>(draw.flip ? w - 1 - j : j) * pixel;
-        for (size_t k = 0; k < pixel; ++k) to[k] = (static_cast<float>(from[in + k]) - mean[in + k]) * scale;
+        for (size_t k = 0; k < pixel; ++k) {
+          to[k] = (static_cast<float>(from[in + k]) - mean[in + k]) * scale;
+          finite &= isFinite(to[k]);
+        }
       }
     }
+    notFinite.note(finite);
   });
+  notFinite.write(memory, op.notFinite);
 }
 
 }  // namespace revnet::REVNET_ISA

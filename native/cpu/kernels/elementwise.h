@@ -7,6 +7,7 @@
 
 #include "core/carver.h"
 #include "core/ops.h"
+#include "cpu/kernels/finite.h"
 #include "cpu/kernels/vector.h"
 #include "cpu/thread_pool.h"
 
@@ -28,18 +29,23 @@ inline void run(const SgdUpdate& op, const Memory& memory, ThreadPool& pool) {
   float *parameters = memory.at<float>(op.parameters), *momenta = memory.at<float>(op.momenta);
   const float *gradients = memory.at<const float>(op.gradients), *hyperparameters = memory.at<const float>(op.hyperparameters);
   const float learningRate = hyperparameters[0], momentum = hyperparameters[1], weightDecay = hyperparameters[2];
+  NotFinite notFinite;
   forEachSlice(pool, op.elements, [&](int64_t first, int64_t last) {
     const auto update = [&](int64_t from, int64_t to, float decay) {
+      bool finite = true;
       for (int64_t i = from; i < to; ++i) {
         const float m = std::fma(momentum, momenta[i], std::fma(decay, parameters[i], gradients[i]));
         momenta[i] = m;
         parameters[i] = std::fma(-learningRate, m, parameters[i]);
+        finite &= isFinite(parameters[i]);
       }
+      notFinite.note(finite);
     };
     const int64_t decayed = std::clamp(op.decayed, first, last);
     update(first, decayed, weightDecay);
     update(decayed, last, 0.0f);
   });
+  notFinite.write(memory, op.notFinite);
 }
 
 inline void run(const Copy& op, const Memory& memory, ThreadPool& pool) {

@@ -2,6 +2,7 @@
 // average pooling behind it. Both backward passes are one: they differ in where the gradient of norm(x) comes from.
 #pragma once
 
+#include "cpu/kernels/finite.h"
 #include "cpu/kernels/layer.h"
 
 namespace revnet::REVNET_ISA {
@@ -150,6 +151,9 @@ inline void run(const UpdateRunningStatistics& op, const Memory& memory, ThreadP
   const auto unbias = op.count > 1 ? static_cast<float>(static_cast<double>(op.count) / static_cast<double>(op.count - 1)) : 1.0f;
   for (int i = 0; i < op.c; ++i) running[i] = std::fma(momentum, batch[i] - running[i], running[i]);
   for (int i = op.c; i < 2 * op.c; ++i) running[i] = std::fma(momentum, std::fma(batch[i], unbias, -running[i]), running[i]);
+  NotFinite notFinite;
+  notFinite.note(std::all_of(running, running + 2 * op.c, isFinite));
+  notFinite.write(memory, op.notFinite);
 }
 
 // ---- globalAveragePool --------------------------------------------------------------------------------------------------
