@@ -55,13 +55,26 @@ export function describe(value: unknown): string {
   if (typeof value === "function") return "a function";
   if (value === null || typeof value !== "object") return String(value);
   if (Array.isArray(value)) return `an array of ${value.length}`;
-  if (ArrayBuffer.isView(value))
-    return types.isDataView(value) ? "a DataView" : `${typedArrayName(value)} of ${typedArrayLength(value)}`;
+  if (ArrayBuffer.isView(value)) {
+    if (types.isDataView(value)) return "a DataView";
+    const gone = isGone(value) ? " whose buffer was transferred away or has shrunk" : "";
+    return `${typedArrayName(value)} of ${typedArrayLength(value)}${gone}`;
+  }
   return "an object";
 }
 
 const article = (name: string) => (/^[AEIOU]/.test(name) && !name.startsWith("Ui") ? `an ${name}` : `a ${name}`);
 const typedArrayName = (value: ArrayBufferView) => article(Object.prototype.toString.call(value).slice(8, -1));
+/** Whether a typed array has lost its memory: it reads as empty then. */
+export function isGone(value: ArrayBufferView): boolean {
+  try {
+    // All methods refuse such an array.
+    Uint8Array.prototype.at.call(value, 0);
+    return false;
+  } catch {
+    return true;
+  }
+}
 const typedArrayLength = (value: ArrayBufferView) => (value as Uint8Array).length;
 
 /** Throws unless `value` is an object (not null, not an array) whose keys, called `kind` in the message, are all among `known`. */

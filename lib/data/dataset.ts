@@ -1,7 +1,7 @@
 /** What the rest of the package knows of a data set: two splits of labelled byte images, resident in memory or streamed. */
 import { types } from "node:util";
 import { RevNetError } from "../errors.js";
-import { describe } from "../validation.js";
+import { describe, isGone } from "../validation.js";
 import type { Contents } from "./contents.js";
 import { Pacer } from "./pacer.js";
 import { permutation } from "./random.js";
@@ -131,6 +131,8 @@ export async function* inOrder(split: AnySplit, n: number): AsyncGenerator<Batch
   const imageBytes = split.images.length / split.count;
   for (let first = 0; first < split.count; first += n) {
     const end = Math.min(split.count, first + n);
+    for (const [name, values] of Object.entries({ images: split.images, labels: split.labels }))
+      if (isGone(values)) throw invalid(`data: its ${name} were taken away while they were in use: ${describe(values)}`);
     const images = split.images.subarray(first * imageBytes, end * imageBytes);
     yield { images, labels: split.labels.subarray(first, end), broken: [] };
   }
@@ -205,9 +207,11 @@ function validateSplit(split: unknown, where: string, imageBytes: number, classe
     throw invalid(`${where}.count: expected a positive integer, got ${String(count)}`);
   const expected = (count as number) * imageBytes;
   if (!types.isUint8Array(images) || images.length !== expected)
-    throw invalid(`${where}.images: expected a Uint8Array of ${count} x ${imageBytes} = ${expected} bytes`);
+    throw invalid(
+      `${where}.images: expected a Uint8Array of ${count} x ${imageBytes} = ${expected} bytes, got ${describe(images)}`,
+    );
   if (!types.isInt32Array(labels) || labels.length !== count)
-    throw invalid(`${where}.labels: expected an Int32Array of ${count} labels`);
+    throw invalid(`${where}.labels: expected an Int32Array of ${count} labels, got ${describe(labels)}`);
   const bad = labels.findIndex((label) => label < 0 || label >= classes);
   if (bad >= 0) throw invalid(`${where}.labels[${bad}]: ${labels[bad]} is not a label; expected 0 to ${classes - 1}`);
 }

@@ -5,6 +5,7 @@
 import type { Dirent, Stats } from "node:fs";
 import { readdir, realpath, stat } from "node:fs/promises";
 import path from "node:path";
+import { types } from "node:util";
 import { RevNetError } from "../errors.js";
 import { kindOf } from "../files/open.js";
 import type { LeftOut } from "./dataset.js";
@@ -156,7 +157,7 @@ export class Walker {
   }
 
   #take<Use>({ name, use }: Entry<Use>, stats: Stats | Error, found: Found<Use>[]): void {
-    if (stats instanceof Error) this.#leaveOut(name, `it cannot be found under its name: ${stats.message}`);
+    if (types.isNativeError(stats)) this.#leaveOut(name, `it cannot be found under its name: ${stats.message}`);
     else if (!stats.isFile()) this.#leaveOut(name, kindOf(stats));
     else if (stats.nlink > 1 && stats.ino > 0) {
       const identity = `${stats.dev}:${stats.ino}`;

@@ -4,7 +4,7 @@ import { types } from "node:util";
 import { type AnySplit, isStreamed } from "../data/dataset.js";
 import { toPixels } from "../data/picture.js";
 import { RevNetError } from "../errors.js";
-import { describe } from "../validation.js";
+import { describe, isGone } from "../validation.js";
 import type { RealArray } from "./parameters.js";
 import { MAX_BATCH } from "./recipe.js";
 import type { NetworkSpec } from "./spec.js";
@@ -52,8 +52,10 @@ export function checkPreprocessing(spec: NetworkSpec, value: unknown, code = COD
 export async function decodeImages(spec: NetworkSpec, files: ImageFiles): Promise<Uint8Array> {
   const pixels = new Uint8Array(files.length * imageElements(spec));
   const decode = async (file: unknown, i: number) => {
-    if (!types.isUint8Array(file)) throw new RevNetError(CODE, `images[${i}]: expected a Uint8Array, got ${describe(file)}`);
-    pixels.set(await toPixels(file, spec.input, `images[${i}]`), i * imageElements(spec));
+    if (!types.isUint8Array(file) || isGone(file))
+      throw new RevNetError(CODE, `images[${i}]: expected a Uint8Array, got ${describe(file)}`);
+    // A copy: the decoder reads it on another thread, when the caller may have gone on.
+    pixels.set(await toPixels(file.slice(), spec.input, `images[${i}]`), i * imageElements(spec));
   };
   await Promise.all(files.map(decode));
   return pixels;
@@ -64,6 +66,7 @@ export function checkImages(spec: NetworkSpec, images: unknown, maximum = Infini
   const [h, w, c] = spec.input;
   if (!(types.isUint8Array(images) || types.isFloat32Array(images) || types.isFloat64Array(images)))
     throw new RevNetError(CODE, `images: expected a Uint8Array, Float32Array or Float64Array, got ${describe(images)}`);
+  if (isGone(images)) throw new RevNetError(CODE, `images: expected images, got ${describe(images)}`);
   const count = images.length / imageElements(spec);
   if (!Number.isInteger(count))
     throw new RevNetError(
@@ -93,7 +96,7 @@ export function checkLabels(spec: NetworkSpec, labels: unknown, count: number): 
   if (!isIntegers(labels) && !Array.isArray(labels))
     throw new RevNetError(CODE, `labels: expected an array or a typed array of integers, got ${describe(labels)}`);
   if (labels.length !== count)
-    throw new RevNetError(CODE, `labels: expected one for each of ${count} images, got ${labels.length}`);
+    throw new RevNetError(CODE, `labels: expected one for each of ${count} images, got ${describe(labels)}`);
   const checked = types.isInt32Array(labels) ? labels : new Int32Array(count);
   for (let i = 0; i < count; ++i) {
     const given: unknown = labels[i];
@@ -123,6 +126,17 @@ export function checkSplit<S extends AnySplit>(spec: NetworkSpec, data: S | { re
     throw new RevNetError(CODE, `data: expected at least one image and count = ${count}, got count ${describe(split.count)}`);
   const labels = checkLabels(spec, split.labels, count);
   return labels === split.labels ? split : { ...split, labels };
+}
+
+/** What a scale makes at most of pixels from 0 to 1 where it is meant for those from 0 to 255: no network would see anything. */
+const UNSEEN = 0.05;
+
+/** Whether pixels from 0 to 1 were given where 0 to 255 is expected, which nothing else would show. Bytes are what they are. */
+export function areTooDark(images: Images, { scale }: Preprocessing): boolean {
+  if (types.isUint8Array(images) || Math.abs(scale) > UNSEEN) return false;
+  let largest = 0;
+  for (let i = 0; i < images.length && largest <= 1; ++i) largest = Math.max(largest, images[i]!);
+  return largest > 0 && largest <= 1;
 }
 
 /** (pixel - mean) * scale, in the device's precision. */

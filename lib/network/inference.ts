@@ -64,6 +64,7 @@ const DEFAULT_BATCH = 128;
 export class Inference {
   readonly #spec: NetworkSpec;
   #warned = false;
+  #warnedOfDark = false;
 
   constructor(
     private readonly topology: Topology,
@@ -74,8 +75,11 @@ export class Inference {
   }
 
   /** [count][classes] @throws RevNetError ERR_NOT_FINITE */
-  async logits(pixels: Images, preprocessing: Preprocessing): Promise<RealArray> {
-    const count = images.checkImages(this.#spec, pixels);
+  async logits(given: Images, preprocessing: Preprocessing): Promise<RealArray> {
+    const count = images.checkImages(this.#spec, given);
+    // Batches follow one another, and the caller may use the array again meanwhile.
+    const pixels = given.slice();
+    if (images.areTooDark(pixels, preprocessing)) this.#warnOfDark();
     const noLabels = new Int32Array(count).fill(-1);
     const parts: RealArray[] = [];
     let left = 0;
@@ -192,6 +196,15 @@ export class Inference {
     process.emitWarning(
       `${outOfRange} values of '${this.#spec.name}' left the range of fixed-point streams, +-512; such batches are computed again on float32 streams`,
       { code: "REVNET_OUT_OF_RANGE" },
+    );
+  }
+
+  #warnOfDark(): void {
+    if (this.#warnedOfDark) return;
+    this.#warnedOfDark = true;
+    process.emitWarning(
+      `all pixels are at most 1, where '${this.#spec.name}' expects 0 to 255; multiply them by 255, or set the network's preprocessing`,
+      { type: "RevNetWarning", code: "REVNET_PIXELS_AT_MOST_1" },
     );
   }
 

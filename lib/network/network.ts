@@ -205,7 +205,7 @@ export class Network {
   /**
    * Class probabilities by the running statistics, [count][classes].
    * @param pixels any count of images: [count][height][width][channels], 0 to 255; or an array of image files (JPEG, PNG, WebP, GIF, TIFF, AVIF), each its bytes,
-   *   which are turned upright, resized, and cropped to their middle, as those of data sets are
+   *   which are turned upright, resized, and cropped to their middle, as those of data sets are. They are copied before the call returns
    * @returns count * classes numbers; each image's sum to 1
    * @throws RevNetError ERR_INVALID_DATA naming the file by its index, if it cannot be decoded; ERR_SHARP_MISSING
    */
@@ -226,7 +226,7 @@ export class Network {
   /**
    * Loss and error by the running statistics, on a split or on one of a data set's. Broken images of a stream are left out.
    * @param data its images have the shape of the network's input; a data set's classes are matched to the network's by name, and some may
-   *   be absent
+   *   be absent. Its arrays are read until the promise is settled
    * @throws RevNetError ERR_INVALID_ARGUMENT, also for classes that the network has not; ERR_ABORTED between two batches; ERR_INVALID_DATA from a stream
    */
   async evaluate(data: AnyDataset | AnySplit, options: EvaluationOptions = {}): Promise<Evaluation> {

@@ -24,7 +24,10 @@ import { resolveSchedule, type Schedule, type ScheduleName } from "./schedule.js
 export interface TrainOptions {
   /** A published model's name, a path to a JSON file, or a spec. Named models take the data's number of classes. */
   model: Model;
-  /** A data set's name, or any object that satisfies Dataset or DatasetInput, whose splits may be iterables. */
+  /**
+   * A data set's name, or any object that satisfies Dataset or DatasetInput, whose splits may be iterables. Its arrays are read as long
+   * as the run lasts: leave them as they are.
+   */
   data: DatasetName | DatasetInput | AnyDataset;
   /** Folder of the data set's files; not for `shapes`. */
   dataDir?: string | undefined;
