@@ -75,6 +75,15 @@ export interface MemoryReport {
   parameters: number; gradients: number; optimizer: number; activations: number; workspace: number; data: number; total: number;
 }
 
+/**
+ * A run of elements in a flat buffer, drawn as [out][in][taps] and kept as [taps][in][out]. `value` is the constant, the limit of the
+ * uniform, or the deviation of the normal before it is cut at two of them; `stream` numbers the tensor's random numbers.
+ */
+export interface InitialTensor {
+  distribution: "constant" | "uniform" | "truncatedNormal";
+  value: number; stream: number; offset: number; out: number; in: number; taps: number;
+}
+
 export interface DeviceOptions {
   /** "reference", "cpu", "cuda" or "cuda:N". */
   device: string;
@@ -104,6 +113,8 @@ export class Session {
   /** Session buffers; ordered with runs. `fixed` as Float64Array. */
   read(buffer: BufferId): Promise<Values>;
   write(buffer: BufferId, values: Values): Promise<void>;
+  /** Draws a buffer's initial values on the session's thread; zeros where no tensor lies. Ordered with runs. */
+  initialize(buffer: BufferId, seed: bigint, tensors: InitialTensor[]): Promise<void>;
   /** What is allocated now. Activations and workspace are allocated by the first run. */
   allocated(): MemoryReport;
   /** What will be allocated once the program has run. */
@@ -117,6 +128,8 @@ export interface NativeDevice { name: string; available: boolean; description: s
 /** Plans without allocating: the same report as `planned` on a session with these buffers. */
 export function plan(options: DeviceOptions, buffers: BufferRecord[], program: { locals: BufferRecord[]; ops: Op[] }): MemoryReport & { live: number };
 export function devices(): NativeDevice[];
+/** Session.initialize's values, drawn now into an array, which is returned. */
+export function initialValues<T extends Float32Array | Float64Array>(seed: bigint, tensors: InitialTensor[], values: T): T;
 /** Bytes that can be allocated on the device now; of the host's memory, without swapping or meeting a container's limit, unless it is a CUDA device. */
 export function availableMemory(device: string): number;
 /**

@@ -77,6 +77,15 @@ export function isGone(value: ArrayBufferView): boolean {
 }
 const typedArrayLength = (value: ArrayBufferView) => (value as Uint8Array).length;
 
+/** Whether all are neither NaN nor infinite, as float32 holds them if asked: one pass without a branch, since networks have tens of millions. */
+export function areFinite(values: ArrayLike<number>, float32 = false): boolean {
+  // 0 times a number is 0, times anything else NaN.
+  let zeros = 0;
+  if (float32) for (let i = 0; i < values.length; ++i) zeros += 0 * Math.fround(values[i]!);
+  else for (let i = 0; i < values.length; ++i) zeros += 0 * values[i]!;
+  return zeros === 0;
+}
+
 /** Throws unless `value` is an object (not null, not an array) whose keys, called `kind` in the message, are all among `known`. */
 export function checkKeys(
   value: unknown,

@@ -128,6 +128,13 @@ class Session implements Binding.Session {
       throw toRevNetError(error);
     }
   }
+  async initialize(buffer: Binding.BufferId, seed: bigint, tensors: Binding.InitialTensor[]): Promise<void> {
+    try {
+      await this.#session.initialize(buffer, seed, tensors);
+    } catch (error) {
+      throw toRevNetError(error);
+    }
+  }
   allocated(): Binding.MemoryReport {
     return call(() => this.#session.allocated());
   }
@@ -144,6 +151,7 @@ export const native: typeof Binding = {
   plan: (options, buffers, program) => call(() => loadAddon().plan(options, buffers, program)),
   devices: () => call(() => loadAddon().devices()),
   availableMemory: (device) => call(() => loadAddon().availableMemory(device)),
+  initialValues: (seed, tensors, values) => call(() => loadAddon().initialValues(seed, tensors, values)),
   tryLock: (descriptor) => call(() => loadAddon().tryLock(descriptor)),
   buildInfo: () => call(() => loadAddon().buildInfo()),
   philox: (seed, streamLow, streamHigh, purpose, words) =>

@@ -3,10 +3,11 @@
  * metadata. The tensors alone load into a PyTorch module of the same structure, and its state_dict loads here.
  */
 import { types } from "node:util";
+import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
 import { parseJson } from "../files/json.js";
 import { readSafetensors, type Tensor, writeSafetensors } from "../formats/safetensors.js";
-import { describe } from "../validation.js";
+import { areFinite, describe } from "../validation.js";
 import type { ParameterTensor } from "./host.js";
 import { checkPreprocessing, imageElements, type Preprocessing } from "./images.js";
 import { checkSpec, type NetworkSpec } from "./spec.js";
@@ -63,7 +64,7 @@ export async function readModel(file: string, given?: NetworkSpec): Promise<Mode
     spec,
     preprocessing: readPreprocessing(spec, metadata.get("preprocessing"), what),
     classNames: readClassNames(spec, metadata.get("classes"), what),
-    tensors: modelTensors(tensors, what),
+    tensors: await modelTensors(tensors, what),
   };
 }
 
@@ -95,16 +96,18 @@ export function checkClassNames(spec: NetworkSpec, value: unknown, what: string,
   return Object.freeze([...value]);
 }
 
-function modelTensors(tensors: ReadonlyMap<string, Tensor>, what: string): ModelFile["tensors"] {
+async function modelTensors(tensors: ReadonlyMap<string, Tensor>, what: string): Promise<ModelFile["tensors"]> {
   const found = new Map<string, { shape: readonly number[]; data: Float32Array | Float64Array }>();
+  const pacer = new Pacer();
   for (const [name, { shape, data }] of tensors) {
     // PyTorch's count of batches serves a mode of its BatchNorm that no RevNet uses.
     if (name.endsWith(".num_batches_tracked") || name.startsWith(MOMENTUM_PREFIX)) continue;
     if (!(types.isFloat32Array(data) || types.isFloat64Array(data)))
       throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' is not floating-point`);
-    if (!data.every(Number.isFinite))
+    if (!areFinite(data))
       throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' has values that are NaN or infinite`);
     found.set(name, { shape, data });
+    await pacer.breathe();
   }
   return found;
 }

@@ -8,9 +8,10 @@ import { types } from "node:util";
 import type { BufferId, Session, Values } from "../../binding.js";
 import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
-import { describe, unknownMessage } from "../validation.js";
+import { native } from "../native/index.js";
+import { areFinite, describe, unknownMessage } from "../validation.js";
 import type { NetworkBuffers } from "./buffers.js";
-import { initialize } from "./initialization.js";
+import { type InitialTensors, initialTensors } from "./initialization.js";
 import { type ParameterEntry, pack, type RealArray, unpack } from "./parameters.js";
 
 /** A parameter, running statistic or gradient: its values and their layout. */
@@ -26,14 +27,23 @@ export type ParameterInput =
   | ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>
   | Readonly<Record<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>>;
 
+/** The flat buffers of a network, in the device's layout. */
+interface FlatValues {
+  readonly parameters: RealArray;
+  readonly running: RealArray;
+}
+
 const CODE = "ERR_INVALID_ARGUMENT";
 
 export class HostParameters {
   readonly #session: Session;
   readonly #buffers: NetworkBuffers;
-  /** Flat, in the device's layout. */
-  #parameters: RealArray;
-  #running: RealArray;
+  readonly #seed: bigint;
+  readonly #initial: InitialTensors;
+  /** Flat, in the device's layout; undefined: initial values that nobody has asked for here. */
+  #values: FlatValues | undefined;
+  /** Whether the device has yet to draw them. */
+  #drawn = false;
   /** What the device has yet to be told. */
   readonly #pending = new Map<BufferId, Values>();
   /** Counts trained steps; `#fetched` is the count at the last pull. */
@@ -46,12 +56,24 @@ export class HostParameters {
   constructor(session: Session, buffers: NetworkBuffers, seed: bigint) {
     this.#session = session;
     this.#buffers = buffers;
-    const { layout } = buffers;
-    const Real = session.elementBytes("real") === 8 ? Float64Array : Float32Array;
-    this.#parameters = new Real(layout.elements);
-    this.#running = new Real(layout.runningElements);
-    initialize(layout, seed, this.#parameters, this.#running);
-    this.#changed();
+    this.#seed = seed;
+    this.#initial = initialTensors(buffers.layout);
+  }
+
+  get #flat(): FlatValues {
+    if (!this.#values) {
+      const { parameters, running } = this.#zeros();
+      native.initialValues(this.#seed, this.#initial.parameters, parameters);
+      native.initialValues(this.#seed, this.#initial.running, running);
+      this.#values = { parameters, running };
+    }
+    return this.#values;
+  }
+
+  #zeros(): FlatValues {
+    const { layout } = this.#buffers;
+    const Real = this.#session.elementBytes("real") === 8 ? Float64Array : Float32Array;
+    return { parameters: new Real(layout.elements), running: new Real(layout.runningElements) };
   }
 
   /** Every parameter and running statistic, a copy. @throws RevNetError ERR_STALE while the device's are newer */
@@ -59,7 +81,7 @@ export class HostParameters {
     this.#requireFresh();
     this.#tensors ??= new Map(
       [...this.#buffers.layout.entries].map(([name, entry]) => {
-        const data = unpack(entry, entry.buffer === "parameters" ? this.#parameters : this.#running);
+        const data = unpack(entry, this.#flat[entry.buffer]);
         return [name, { shape: [...entry.shape], data }];
       }),
     );
@@ -81,8 +103,40 @@ export class HostParameters {
       if (!entry) throw new RevNetError(CODE, unknownMessage("parameter", String(name), entries.keys()));
       given.push([entry, checkTensor(entry, tensor)]);
     }
-    for (const [entry, data] of given) pack(entry, data, entry.buffer === "parameters" ? this.#parameters : this.#running);
-    this.#changed();
+    const flat = this.#flat;
+    for (const [entry, data] of given) pack(entry, data, flat[entry.buffer]);
+    this.#changed(flat);
+  }
+
+  /**
+   * `set` for all of them, as a file has them: nothing is drawn, and the event loop is not kept for long, which tens of millions of
+   * weights would. @throws RevNetError ERR_INVALID_ARGUMENT
+   */
+  async replace(
+    tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>,
+  ): Promise<void> {
+    this.#requireFresh();
+    const { entries } = this.#buffers.layout;
+    const flat = this.#zeros();
+    await this.#packAll(entries, tensors, flat);
+    this.#requireFresh();
+    this.#changed(flat);
+  }
+
+  async #packAll(
+    entries: ReadonlyMap<string, ParameterEntry>,
+    tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>,
+    flat: FlatValues,
+  ): Promise<void> {
+    for (const name of tensors.keys())
+      if (!entries.has(name)) throw new RevNetError(CODE, unknownMessage("parameter", name, entries.keys()));
+    const pacer = new Pacer();
+    for (const [name, entry] of entries) {
+      const tensor = tensors.get(name);
+      if (!tensor) throw new RevNetError(CODE, `parameter '${name}' is missing`);
+      pack(entry, checkTensor(entry, tensor), flat[entry.buffer]);
+      await pacer.breathe();
+    }
   }
 
   /**
@@ -91,7 +145,7 @@ export class HostParameters {
    */
   notFinite(): string | undefined {
     for (const [name, entry] of this.#buffers.layout.entries) {
-      const data = unpack(entry, entry.buffer === "parameters" ? this.#parameters : this.#running);
+      const data = unpack(entry, this.#flat[entry.buffer]);
       const wrong = data.find((value) => !Number.isFinite(value) || (name.endsWith(".running_var") && value < 0));
       if (wrong !== undefined) return `'${name}' holds ${wrong}`;
     }
@@ -107,7 +161,23 @@ export class HostParameters {
   async push(): Promise<void> {
     const writes = [...this.#pending].map(([buffer, values]) => this.#session.write(buffer, values));
     this.#pending.clear();
+    if (!this.#drawn) writes.push(this.#draw());
     await Promise.all(writes);
+  }
+
+  async #draw(): Promise<void> {
+    this.#drawn = true;
+    const { parameters, running } = this.#buffers;
+    try {
+      await Promise.all([
+        this.#session.initialize(parameters, this.#seed, this.#initial.parameters),
+        this.#session.initialize(running, this.#seed, this.#initial.running),
+      ]);
+    } catch (error) {
+      // There was no memory for it: the next run needs it as much.
+      this.#drawn = false;
+      throw error;
+    }
   }
 
   /** The device's parameters are about to change. */
@@ -124,21 +194,21 @@ export class HostParameters {
       this.#session.read(this.#buffers.parameters),
       this.#session.read(this.#buffers.running),
     ]);
-    this.#parameters = parameters as RealArray;
-    this.#running = running as RealArray;
+    const values = { parameters: parameters as RealArray, running: running as RealArray };
+    this.#values = values;
     this.#tensors = undefined;
     this.#fetched = trained;
-    const tensors = await this.#unpack([...this.#buffers.layout.entries.values()], this.#parameters, this.#running);
+    const tensors = await this.#unpack([...this.#buffers.layout.entries.values()], values);
     // Unless they were set or fetched again meanwhile.
-    if (this.#parameters === parameters && this.#changes === changes) this.#tensors = tensors;
+    if (this.#values === values && this.#changes === changes) this.#tensors = tensors;
   }
 
   /** Unpacks without keeping the event loop for long, which tens of millions of weights would. */
-  async #unpack(entries: readonly ParameterEntry[], parameters: RealArray, running: RealArray) {
+  async #unpack(entries: readonly ParameterEntry[], flat: FlatValues) {
     const tensors = new Map<string, ParameterTensor>();
     const pacer = new Pacer();
     for (const entry of entries) {
-      const data = unpack(entry, entry.buffer === "parameters" ? parameters : running);
+      const data = unpack(entry, flat[entry.buffer]);
       tensors.set(entry.name, { shape: [...entry.shape], data });
       await pacer.breathe();
     }
@@ -149,20 +219,19 @@ export class HostParameters {
   async momenta(): Promise<ReadonlyMap<string, ParameterTensor>> {
     // What is yet to be sent (see setMomenta) goes first.
     await this.push();
-    const flat = (await this.#session.read(this.#buffers.momenta!)) as RealArray;
+    const parameters = (await this.#session.read(this.#buffers.momenta!)) as RealArray;
     const trained = [...this.#buffers.layout.entries.values()].filter(({ buffer }) => buffer === "parameters");
-    return this.#unpack(trained, flat, this.#running);
+    return this.#unpack(trained, { parameters, running: parameters.subarray(0, 0) });
   }
 
   /** All momenta, no more and no fewer; steps that run after this call go on with them. @throws RevNetError ERR_INVALID_ARGUMENT */
-  setMomenta(momenta: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>): void {
+  async setMomenta(
+    momenta: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>,
+  ): Promise<void> {
     const { layout, momenta: buffer } = this.#buffers;
-    const flat = types.isFloat64Array(this.#parameters) ? new Float64Array(layout.elements) : new Float32Array(layout.elements);
-    const trained = new Map([...layout.entries].filter(([, entry]) => entry.buffer === "parameters"));
-    for (const name of momenta.keys())
-      if (!trained.has(name)) throw new RevNetError(CODE, `momenta: ${unknownMessage("parameter", name, trained.keys())}`);
-    for (const [name, entry] of trained) pack(entry, checkTensor(entry, momenta.get(name)), flat);
-    this.later(buffer!, flat);
+    const flat = this.#zeros();
+    await this.#packAll(new Map([...layout.entries].filter(([, entry]) => entry.buffer === "parameters")), momenta, flat);
+    this.later(buffer!, flat.parameters);
   }
 
   /** SHA-256 over the names in order, each followed by its values as little-endian float32. */
@@ -175,11 +244,13 @@ export class HostParameters {
     return hash.digest("hex");
   }
 
-  #changed(): void {
+  #changed(flat: FlatValues): void {
     ++this.#changes;
+    this.#values = flat;
     this.#tensors = undefined;
-    this.later(this.#buffers.parameters, this.#parameters);
-    this.later(this.#buffers.running, this.#running);
+    this.#drawn = true;
+    this.later(this.#buffers.parameters, flat.parameters);
+    this.later(this.#buffers.running, flat.running);
   }
 
   #requireFresh(): void {
@@ -208,10 +279,7 @@ function checkTensor(entry: ParameterEntry, tensor: unknown): ArrayLike<number> 
       CODE,
       `parameter '${name}': expected numbers, got ${describe(data.find((value) => typeof value !== "number"))}`,
     );
-  // 0 times a number is 0, times anything else NaN: one pass without a branch, since networks have tens of millions of values.
-  let zeros = 0;
-  for (let i = 0; i < data.length; ++i) zeros += 0 * Math.fround(data[i]!);
-  const wrong = zeros === 0 ? -1 : data.findIndex((value: number) => !Number.isFinite(Math.fround(value)));
+  const wrong = areFinite(data, true) ? -1 : data.findIndex((value: number) => !Number.isFinite(Math.fround(value)));
   if (wrong >= 0)
     throw new RevNetError(CODE, `parameter '${name}': expected finite float32 values, got ${data[wrong]} at index ${wrong}`);
   const negative = name.endsWith(".running_var") ? data.findIndex((value: number) => value < 0) : -1;

@@ -64,9 +64,7 @@ export async function loadNetwork(
   const model = await readModel(file, spec === undefined ? undefined : resolveModel(spec));
   const network = new Network(model.spec, rest);
   try {
-    for (const name of network.parameters.keys())
-      if (!model.tensors.has(name)) throw new RevNetError("ERR_INVALID_FILE", `'${file}': parameter '${name}' is missing`);
-    network.setParameters(model.tensors);
+    await network.replaceParameters(model.tensors);
     network.preprocessing = preprocessing ?? model.preprocessing ?? network.preprocessing;
     if (preprocessing === undefined && model.preprocessing === undefined)
       process.emitWarning(
@@ -179,8 +177,13 @@ export class Network {
   }
 
   /** @internal */
-  setMomenta(momenta: ReadonlyMap<string, ParameterTensor>): void {
-    this.#executor.host.setMomenta(momenta);
+  setMomenta(momenta: ReadonlyMap<string, ParameterTensor>): Promise<void> {
+    return this.#executor.host.setMomenta(momenta);
+  }
+
+  /** setParameters for all of them at once, in pieces between which other work gets its turn. @internal */
+  replaceParameters(parameters: ReadonlyMap<string, ParameterTensor>): Promise<void> {
+    return this.#executor.host.replace(parameters);
   }
 
   /** Images enter the network as (pixel - mean) * scale; default: mean 0, scale 1 / 255. Saved with the network. Can be set. */

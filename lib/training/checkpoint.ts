@@ -11,7 +11,7 @@ import { readSafetensors, writeSafetensors } from "../formats/safetensors.js";
 import { CHECKPOINT_FORMAT, MOMENTUM_PREFIX, modelMetadata } from "../network/file.js";
 import type { ParameterTensor } from "../network/host.js";
 import type { Network } from "../network/network.js";
-import { checkInteger, checkKeys, checkNumber } from "../validation.js";
+import { areFinite, checkInteger, checkKeys, checkNumber } from "../validation.js";
 import type { Identity } from "./identity.js";
 
 /** Grows with every change that an older reader would misunderstand. */
@@ -115,12 +115,10 @@ export async function readCheckpoint(file: string): Promise<Checkpoint> {
 }
 
 /** Puts the network where the run was; prepareTraining comes before. @throws RevNetError ERR_INVALID_FILE */
-export function restore({ file, parameters, momenta }: Checkpoint, network: Network): void {
+export async function restore({ file, parameters, momenta }: Checkpoint, network: Network): Promise<void> {
   try {
-    for (const name of network.parameters.keys())
-      if (!parameters.has(name)) throw new RevNetError("ERR_INVALID_FILE", `parameter '${name}' is missing`);
-    network.setParameters(parameters);
-    network.setMomenta(momenta);
+    await network.replaceParameters(parameters);
+    await network.setMomenta(momenta);
   } catch (error) {
     if (!(error instanceof RevNetError)) throw error;
     throw new RevNetError("ERR_INVALID_FILE", `'${file}' does not fit the network: ${error.message}`, { cause: error });
@@ -131,10 +129,7 @@ export function restore({ file, parameters, momenta }: Checkpoint, network: Netw
 async function firstNotFinite(tensors: Tensors): Promise<string | undefined> {
   const pacer = new Pacer();
   for (const [name, { data }] of tensors) {
-    // 0 times a number is 0, times anything else NaN.
-    let zeros = 0;
-    for (let i = 0; i < data.length; ++i) zeros += 0 * data[i]!;
-    if (Number.isNaN(zeros)) return name;
+    if (!areFinite(data)) return name;
     await pacer.breathe();
   }
   return undefined;

@@ -182,7 +182,7 @@ export class Trainer {
     if (!checkpoint) await keeper.refuseExisting(resume);
     else {
       await this.#compareData(checkpoint, keeper.identity);
-      restore(checkpoint, this.#network);
+      await restore(checkpoint, this.#network);
       this.#done = checkpoint.progress.step;
       this.#best.restore(checkpoint.progress);
     }

@@ -95,10 +95,7 @@ Napi::Value buildInfo(const Napi::CallbackInfo& info) {
 
 Napi::Value philoxDraws(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    const Reader seedArgument(info[0], "seed");
-    bool lossless = false;
-    const uint64_t seed = info[0].IsBigInt() ? info[0].As<Napi::BigInt>().Uint64Value(&lossless) : 0;
-    if (!lossless) throw seedArgument.expected("a bigint from 0 to 2^64 - 1");
+    const uint64_t seed = readSeed(Reader(info[0], "seed"));
     const auto word = [&](size_t i, const char* name) {
       return static_cast<uint32_t>(Reader(info[i], name).integer(0, std::numeric_limits<uint32_t>::max()));
     };
@@ -121,10 +118,33 @@ Napi::Value philoxDraws(const Napi::CallbackInfo& info) {
   });
 }
 
+// The same values as Session.initialize gives a buffer, into an array of the caller's.
+Napi::Value initialValues(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const uint64_t seed = readSeed(Reader(info[0], "seed"));
+    const std::vector<InitialTensor> tensors = readInitialTensors(Reader(info[1], "tensors"));
+    // Reading the tensors may have run JavaScript: what the array is, is asked afterwards.
+    const Reader target(info[2], "values");
+    const auto type = info[2].IsTypedArray() ? info[2].As<Napi::TypedArray>().TypedArrayType() : napi_int8_array;
+    const auto fill = [&](auto array) {
+      checkInitialTensors(tensors, static_cast<int64_t>(array.ElementLength()));
+      drawInitial(seed, tensors, array.Data(), false);
+    };
+    if (type == napi_float32_array)
+      fill(info[2].As<Napi::Float32Array>());
+    else if (type == napi_float64_array)
+      fill(info[2].As<Napi::Float64Array>());
+    else
+      throw target.expected("a Float32Array or Float64Array");
+    return info[2];
+  });
+}
+
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("Session", SessionObject::define(env));
   exports.Set("plan", Napi::Function::New(env, plan, "plan"));
   exports.Set("devices", Napi::Function::New(env, devices, "devices"));
+  exports.Set("initialValues", Napi::Function::New(env, initialValues, "initialValues"));
   exports.Set("availableMemory", Napi::Function::New(env, availableMemory, "availableMemory"));
   exports.Set("tryLock", Napi::Function::New(env, tryLock, "tryLock"));
   exports.Set("buildInfo", Napi::Function::New(env, buildInfo, "buildInfo"));

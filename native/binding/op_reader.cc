@@ -120,6 +120,31 @@ std::vector<BufferSpec> readBuffers(const Reader& reader) {
   return buffers;
 }
 
+uint64_t readSeed(const Reader& reader) {
+  bool lossless = false;
+  const uint64_t seed = reader.value().IsBigInt() ? reader.value().As<Napi::BigInt>().Uint64Value(&lossless) : 0;
+  if (!lossless) throw reader.expected("a bigint from 0 to 2^64 - 1");
+  return seed;
+}
+
+std::vector<InitialTensor> readInitialTensors(const Reader& reader) {
+  std::vector<InitialTensor> tensors;
+  for (const Reader& entry : reader.list(kMaxBuffers)) {
+    ObjectReader object(entry);
+    InitialTensor tensor;
+    tensor.distribution = static_cast<Distribution>(object.required("distribution").choice(kDistributionNames));
+    tensor.value = object.required("value").number();
+    tensor.stream = static_cast<uint32_t>(object.required("stream").integer(0, std::numeric_limits<uint32_t>::max()));
+    tensor.offset = object.required("offset").integer(0, kMaxSafeInteger);
+    tensor.out = object.required("out").integer(1, kMaxSafeInteger);
+    tensor.in = object.required("in").integer(1, kMaxSafeInteger);
+    tensor.taps = object.required("taps").integer(1, kMaxSafeInteger);
+    object.finish();
+    tensors.push_back(tensor);
+  }
+  return tensors;
+}
+
 ProgramRecord readProgram(const Reader& reader) {
   ObjectReader object(reader);
   ProgramRecord program;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/buffer.h"
+#include "core/initial_values.h"
 #include "core/ops.h"
 #include "reader.h"
 
@@ -22,5 +23,8 @@ BufferSpec readBuffer(const Reader& reader);
 std::vector<BufferSpec> readBuffers(const Reader& reader);
 Op readOp(const Reader& reader);
 ProgramRecord readProgram(const Reader& reader);
+// Where they lie is checked against the buffer (checkInitialTensors).
+std::vector<InitialTensor> readInitialTensors(const Reader& reader);
+uint64_t readSeed(const Reader& reader);
 
 }  // namespace revnet

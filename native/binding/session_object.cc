@@ -81,6 +81,7 @@ Napi::Function SessionObject::define(Napi::Env env) {
                          InstanceMethod<&SessionObject::callAsync<&SessionObject::run>>("run"),
                          InstanceMethod<&SessionObject::callAsync<&SessionObject::read>>("read"),
                          InstanceMethod<&SessionObject::callAsync<&SessionObject::write>>("write"),
+                         InstanceMethod<&SessionObject::callAsync<&SessionObject::initialize>>("initialize"),
                          InstanceMethod<&SessionObject::call<&SessionObject::allocated>>("allocated"),
                          InstanceMethod<&SessionObject::call<&SessionObject::planned>>("planned"),
                          InstanceMethod<&SessionObject::call<&SessionObject::dispose>>("dispose"),
@@ -160,6 +161,18 @@ Napi::Value SessionObject::write(const Napi::CallbackInfo& info) {
       info.Env(),
       [id, values = readValues(Reader(info[1], "values"))](Session& session, const std::atomic<bool>&) {
         session.write(id, values);
+        return readyResults({});
+      },
+      toNothing);
+}
+
+Napi::Value SessionObject::initialize(const Napi::CallbackInfo& info) {
+  const auto id = static_cast<size_t>(readId(info, "buffer"));
+  return post(
+      info.Env(),
+      [id, seed = readSeed(Reader(info[1], "seed")), tensors = readInitialTensors(Reader(info[2], "tensors"))](
+          Session& session, const std::atomic<bool>& cancelled) {
+        session.initialize(id, seed, tensors, cancelled);
         return readyResults({});
       },
       toNothing);

@@ -44,6 +44,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
   Napi::Value run(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
+  Napi::Value initialize(const Napi::CallbackInfo& info);
   Napi::Value allocated(const Napi::CallbackInfo& info);
   Napi::Value planned(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);

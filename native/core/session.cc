@@ -287,4 +287,17 @@ void Session::write(size_t id, const HostArray& values) {
   upload(buffers_[id], addresses_[id], values);
 }
 
+void Session::initialize(size_t id, uint64_t seed, const std::vector<InitialTensor>& tensors, const std::atomic<bool>& cancelled) {
+  if (id >= buffers_.size()) throw invalid("there is no buffer " + std::to_string(id));
+  const BufferSpec& spec = buffers_[id];
+  if (spec.type != ElementType::Real) throw invalid("buffer '" + spec.name + "': only reals have initial values");
+  checkInitialTensors(tensors, spec.elements);
+  const auto fill = [&](auto values) {
+    drawInitial(seed, tensors, values.data(), cancelled);
+    if (!cancelled) upload(spec, addresses_[id], std::move(values));
+  };
+  const auto elements = static_cast<size_t>(spec.elements);
+  backend_->elementBytes(spec.type) == sizeof(double) ? fill(std::vector<double>(elements)) : fill(std::vector<float>(elements));
+}
+
 }  // namespace revnet

@@ -10,6 +10,7 @@
 
 #include "backend.h"
 #include "host_array.h"
+#include "initial_values.h"
 #include "plan.h"
 
 namespace revnet {
@@ -66,6 +67,8 @@ class Session {
   // Session buffers between runs.
   HostArray read(size_t id) const;
   void write(size_t id, const HostArray& values);
+  // A buffer of reals: initial values, and zeros where no tensor lies. Leaves it as it is once `cancelled`.
+  void initialize(size_t id, uint64_t seed, const std::vector<InitialTensor>& tensors, const std::atomic<bool>& cancelled);
 
   // What has been allocated, as counted where it is allocated. The arena, the workspace and what is prepared, which counts as
   // parameters, are allocated by the first run.
