@@ -16,7 +16,7 @@ import { crc32 } from "node:zlib";
 import { RevNetError } from "../errors.js";
 import { parseJson } from "../files/json.js";
 import { isAbsent, OpenFile } from "../files/open.js";
-import { flush } from "../formats/atomic.js";
+import { flush, temporaryName } from "../formats/atomic.js";
 import type { ImageFile } from "./folder.js";
 import type { Shape } from "./picture.js";
 
@@ -68,9 +68,8 @@ export class PackWriter {
 
   /** @throws RevNetError ERR_FILE, as all of its functions */
   static async create(file: string, shape: Shape): Promise<PackWriter> {
-    const temporary = `${file}.${process.pid}.tmp`;
+    const temporary = temporaryName(file);
     return attempt(file, async () => {
-      await fs.rm(temporary, { force: true });
       const handle = await fs.open(temporary, "wx");
       await handle.write(MAGIC);
       return new PackWriter(file, temporary, handle, shape);

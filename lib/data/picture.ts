@@ -5,6 +5,7 @@
  */
 import type Sharp from "sharp";
 import { RevNetError } from "../errors.js";
+import { damageOf } from "./container.js";
 import { loadSharp } from "./sharp.js";
 
 export type Shape = readonly [height: number, width: number, channels: number];
@@ -68,6 +69,8 @@ export function isEncoded(bytes: Uint8Array): boolean {
 export async function decodePicture(bytes: Uint8Array, [height, width, channels]: Shape): Promise<Picture> {
   if (bytes.length === 0) throw new Error("the file is empty");
   if (!isEncoded(bytes)) throw new Error(`it is not a ${IMAGE_FORMATS} file`);
+  const damage = damageOf(bytes);
+  if (damage) throw new Error(`it cannot be read: ${damage}`);
   // "error" leaves mere warnings (an odd revision, stray bytes between markers) to pass, and stops where the data end early.
   const open = () => loadSharp()(bytes, { limitInputPixels: MAX_PIXELS, failOn: "error" });
   const image = upright(await open().metadata().catch(damaged("its header")));

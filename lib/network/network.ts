@@ -17,7 +17,7 @@ import * as images from "./images.js";
 import { type Evaluation, type EvaluationOptions, Inference } from "./inference.js";
 import { type Model, resolveModel } from "./models.js";
 import { onnxGraph } from "./onnx.js";
-import type { RealArray } from "./parameters.js";
+import { ParameterLayout, type RealArray } from "./parameters.js";
 import { checkActivations, Preparation, type TrainingOptions } from "./preparation.js";
 import { type LossAndGradients, Probe, type Reconstruction } from "./probe.js";
 import { type Activations, STREAMS, type Streams } from "./recorder.js";
@@ -62,6 +62,9 @@ export async function loadNetwork(
   checkOptions(options, ["spec", "preprocessing", ...NETWORK_KEYS]);
   const { spec, preprocessing, ...rest } = options;
   const model = await readModel(file, spec === undefined ? undefined : resolveModel(spec));
+  // Before anything is allocated: the file may say what it likes of the network's size.
+  const wrong = new ParameterLayout(buildTopology(model.spec)).mismatch(model.tensors);
+  if (wrong) throw new RevNetError("ERR_INVALID_FILE", `'${file}' does not fit ${model.spec.name}: ${wrong}`);
   const network = new Network(model.spec, rest);
   try {
     await network.replaceParameters(model.tensors);

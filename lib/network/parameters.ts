@@ -7,6 +7,7 @@
  * the output channels of one tap together. The permutation happens here, at the boundary.
  */
 import { types } from "node:util";
+import { unknownMessage } from "../validation.js";
 import { blockConvolutions, type ConvolutionLayer, type NormLayer, norms, type Topology } from "./topology.js";
 
 /** A run of elements in a flat buffer. */
@@ -109,6 +110,18 @@ export class ParameterLayout {
     ];
     this.entries = new Map(entries.map((e) => [e.name, e]));
     this.count = entries.reduce((sum, e) => sum + (e.buffer === "parameters" ? e.elements : 0), 0);
+  }
+
+  /** How the names and shapes of tensors differ from these parameters', in words; undefined where they are the same. */
+  mismatch(tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>): string | undefined {
+    for (const name of tensors.keys()) if (!this.entries.has(name)) return unknownMessage("parameter", name, this.entries.keys());
+    for (const { name, shape } of this.entries.values()) {
+      const given = tensors.get(name)?.shape;
+      if (!given) return `parameter '${name}' is missing`;
+      if (given.length !== shape.length || shape.some((size, i) => size !== given[i]))
+        return `parameter '${name}': expected shape [${shape}], got [${given.slice(0, 16)}]`;
+    }
+    return undefined;
   }
 
   private normEntries(norm: NormLayer): ParameterEntry[] {

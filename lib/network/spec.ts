@@ -51,6 +51,8 @@ const MAX_UNITS = 1024; // blocks, of a stage and of all stages together
 const MAX_STRIDE = 2;
 const MAX_IMAGE = 2 ** 26; // values of an image
 const MAX_PARAMETERS = 2 ** 30;
+/** Multiplications of one image's forward pass: minutes to hours for a single image on any device, so nobody means more. */
+const MAX_MULTIPLICATIONS = 2 ** 46;
 /** Block width over filters in a bottleneck stage, and block width over that of its 3x3 convolution. */
 export const BOTTLENECK_EXPANSION = 4;
 
@@ -99,13 +101,19 @@ export function checkSpec(value: unknown, what = "model"): NetworkSpec {
   if (!spec.bottleneck) checkPoolShortcuts(spec, what);
   if (spec.input[0] * spec.input[1] * spec.input[2] > MAX_IMAGE)
     throw new RevNetError(CODE, `${at("input")}: an image may have at most ${MAX_IMAGE} values`);
-  if (parametersAtLeast(spec) > MAX_PARAMETERS)
+  const { parameters, multiplications } = costAtLeast(spec);
+  if (parameters > MAX_PARAMETERS)
     throw new RevNetError(CODE, `${what}: more than ${MAX_PARAMETERS} parameters, which is the most that is possible`);
+  if (multiplications > MAX_MULTIPLICATIONS)
+    throw new RevNetError(
+      CODE,
+      `${what}: an image would take ${multiplications.toExponential(1)} multiplications; expected at most ${MAX_MULTIPLICATIONS.toExponential(1)}`,
+    );
   return Object.freeze(spec);
 }
 
-/** A lower bound that is nearly the count: the residual functions' convolutions, which are nearly everything. */
-function parametersAtLeast(spec: NetworkSpec): number {
+/** Lower bounds that are nearly the counts: the residual functions' convolutions, which are nearly everything. */
+function costAtLeast(spec: NetworkSpec): { parameters: number; multiplications: number } {
   const streams = spec.kind === "revnet" ? 2 : 1;
   // `from` is the width that reaches the block: a stage's first block reads the one before it.
   const ofBlock = (from: number, width: number) => {
@@ -114,10 +122,16 @@ function parametersAtLeast(spec: NetworkSpec): number {
     return streams * (spec.bottleneck ? k0 * inner + 9 * inner ** 2 + inner * k : 9 * k0 * k + 9 * k ** 2);
   };
   const all = widths(spec);
-  return spec.units.reduce(
-    (sum, units, i) => sum + ofBlock(all[i]!, all[i + 1]!) + (units - 1) * ofBlock(all[i + 1]!, all[i + 1]!),
-    all.at(-1)! * spec.classes,
-  );
+  const cost = { parameters: all.at(-1)! * spec.classes, multiplications: 0 };
+  let [h, w] = stemOutput(spec);
+  for (const [i, units] of spec.units.entries()) {
+    const weights = ofBlock(all[i]!, all[i + 1]!) + (units - 1) * ofBlock(all[i + 1]!, all[i + 1]!);
+    [h, w] = [Math.ceil(h / spec.strides[i]!), Math.ceil(w / spec.strides[i]!)];
+    cost.parameters += weights;
+    // Each weight meets each pixel that its stage gives.
+    cost.multiplications += weights * h * w;
+  }
+  return cost;
 }
 
 /** Which of the lists is the wrong one, only their author can tell: all are named. */

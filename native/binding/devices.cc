@@ -46,7 +46,7 @@ std::unique_ptr<Backend> makeBackend(const DeviceOptions& options) {
 
 uint64_t availableBytes(const std::string& device) {
   const int number = cudaNumber(device);
-  return number >= 0 ? cudaFreeBytes(number) : availableHostBytes();
+  return number >= 0 ? cudaFreeBytes(number) : plannableHostBytes();
 }
 
 std::vector<Device> listDevices() {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #ifndef _WIN32
 #include <sys/resource.h>
@@ -94,7 +95,16 @@ uint64_t freeAddressSpace(const std::string& root, uint64_t addressLimit, uint64
   return std::min(left(addressLimit, "VmSize:"), left(dataLimit, "VmData:"));
 }
 
-uint64_t freeMemory(const std::string& root) {
+uint64_t addressReserve(unsigned threads) {
+  constexpr uint64_t kMebibyte = uint64_t{1} << 20;
+  // Of each thread, its stack and the arena that the C library's allocator maps for it, at twice its size for a moment.
+  constexpr uint64_t kThread = (8 + 128) * kMebibyte, kHeap = 256 * kMebibyte;
+  return kHeap + threads * kThread;
+}
+
+namespace {
+
+uint64_t freeMemory(const std::string& root, uint64_t reserve) {
   const uint64_t kibibytes = readNumber(root + "/proc/meminfo", "MemAvailable:", kNoLimit);
   uint64_t least = std::min(kibibytes == kNoLimit ? kNoLimit : kibibytes * 1024, freeCgroupMemory(root));
 #ifndef _WIN32
@@ -102,9 +112,15 @@ uint64_t freeMemory(const std::string& root) {
     rlimit limit{};
     return getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ? kNoLimit : uint64_t{limit.rlim_cur};
   };
-  least = std::min(least, freeAddressSpace(root, limitOf(RLIMIT_AS), limitOf(RLIMIT_DATA)));
+  const uint64_t addresses = freeAddressSpace(root, limitOf(RLIMIT_AS), limitOf(RLIMIT_DATA));
+  if (addresses != kNoLimit) least = std::min(least, difference(addresses, reserve));
 #endif
   return least;
 }
+
+}  // namespace
+
+uint64_t freeMemory(const std::string& root) { return freeMemory(root, 0); }
+uint64_t plannableMemory(const std::string& root) { return freeMemory(root, addressReserve(std::thread::hardware_concurrency())); }
 
 }  // namespace revnet

@@ -18,6 +18,7 @@ constexpr size_t kPageBytes = 4096;
 }  // namespace
 
 uint64_t availableHostBytes() { return freeMemory(); }
+uint64_t plannableHostBytes() { return plannableMemory(); }
 
 void* allocateHost(size_t bytes) {
   if (bytes >= kLargeBytes) {

@@ -13,5 +13,7 @@ void releaseHost(void* memory) noexcept;
 
 // What can be allocated without swapping out others or meeting a container's limit; no bound where the system does not tell.
 uint64_t availableHostBytes();
+// Bytes that a plan may count on (plannableMemory).
+uint64_t plannableHostBytes();
 
 }  // namespace revnet

@@ -220,6 +220,24 @@ describe("downloads", () => {
     }
   });
 
+  it("do not follow a redirect from https to http", async () => {
+    const { fetch } = globalThis;
+    const asked: string[] = [];
+    globalThis.fetch = async (url) => {
+      asked.push(String(url));
+      return new Response(null, { status: 302, headers: { location: "http://mirror.example/cifar.tar.gz" } });
+    };
+    try {
+      const failed = downloadDataset("cifar-10", { ...options(), url: "https://data.example/cifar.tar.gz" });
+      expect(await rejection(failed, "ERR_NETWORK"))
+        .to.include("http://mirror.example")
+        .and.include("not to an https URL");
+    } finally {
+      globalThis.fetch = fetch;
+    }
+    expect(asked).to.deep.equal(["https://data.example/cifar.tar.gz"]);
+  });
+
   it("print no password, whatever is wrong with the URL", async () => {
     for (const url of [
       "ftp://me:secret@host/x",

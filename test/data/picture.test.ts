@@ -1,5 +1,7 @@
 /** From an image file to a network's input: which way up, which part of it, and how it is resized. */
+import { randomBytes } from "node:crypto";
 import { expect } from "chai";
+import sharp from "sharp";
 import {
   type Box,
   cropCentre,
@@ -120,6 +122,46 @@ describe("pictures", () => {
         const [expected, made] = [await decodePicture(file, [14, 14, 3]), await decodePicture(changed, [14, 14, 3])];
         expect(Buffer.compare(made.pixels, expected.pixels)).to.equal(0);
       });
+
+    for (const format of ["jpeg", "png", "webp", "gif", "avif"] as const)
+      it(`are refused as ${format} where zeros are in place of the rest`, async () => {
+        const random = randomBytes(120 * 90 * 3);
+        const file = await sharp(random, { raw: { width: 120, height: 90, channels: 3 } })
+          [format]()
+          .toBuffer();
+        expect(file.length).to.be.greaterThan(4096);
+        await decodePicture(file, [14, 14, 3]);
+        for (const share of [0.3, 0.6, 0.9]) {
+          const zeroed = Buffer.from(file).fill(0, Math.floor(share * file.length));
+          const reason = await decodePicture(zeroed, [14, 14, 3]).then(
+            () => "it was read",
+            (error: Error) => error.message,
+          );
+          expect(reason, `${share} of ${format}`).to.include("cannot be read");
+        }
+      });
+
+    it("are read as animated and as extended WebP and GIF, with bytes behind, and without a GIF's trailer", async () => {
+      const frames = randomBytes(20 * 60 * 3);
+      const animated = sharp(frames, { raw: { width: 20, height: 60, channels: 3, pageHeight: 20 } });
+      const gif = await animated
+        .clone()
+        .gif({ delay: [50, 50, 50] })
+        .toBuffer();
+      const webp = await animated
+        .clone()
+        .webp({ delay: [50, 50, 50] })
+        .toBuffer();
+      const lossless = await sharp(frames, { raw: { width: 20, height: 60, channels: 3 } })
+        .withMetadata()
+        .webp({ lossless: true })
+        .toBuffer();
+      for (const file of [gif, webp, lossless, gif.subarray(0, -1)])
+        for (const behind of [0, 1, 700]) {
+          const { pixels } = await decodePicture(Buffer.concat([file, Buffer.alloc(behind)]), [14, 14, 3]);
+          expect(pixels.length).to.be.greaterThan(0);
+        }
+    });
 
     for (const format of ["jpeg", "png", "webp", "gif", "tiff", "avif"] as const)
       it(`are read as ${format}, and refused where they are cut short`, async () => {

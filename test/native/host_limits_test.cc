@@ -86,6 +86,15 @@ TEST(hostLimitsOfAddressSpace) {
   CHECK(freeAddressSpace(machine.root, 1 * kMiB, kNoLimit) == 0);
 }
 
+TEST(hostLimitsLeaveAddressesForThreads) {
+  CHECK(addressReserve(0) >= 64 * kMiB);
+  CHECK(addressReserve(3) - addressReserve(2) >= (8 + 64) * kMiB);
+  Machine machine;
+  machine.file("/proc/meminfo", "MemAvailable:   4096 kB");
+  // Where the address space has no limit, a plan may count on all that is free.
+  CHECK(plannableMemory(machine.root) <= freeMemory(machine.root));
+}
+
 TEST(hostLimitsTakeTheLeast) {
   Machine machine;
   machine.file("/proc/meminfo", "MemTotal: 9 kB\nMemAvailable:   4096 kB");

@@ -7,6 +7,7 @@ import * as vm from "node:vm";
 import { expect } from "chai";
 import { loadSharp } from "../../lib/data/sharp.js";
 import { readSafetensors, writeSafetensors } from "../../lib/formats/safetensors.js";
+import { native } from "../../lib/native/index.js";
 import { memoryPlan } from "../../lib/network/memory.js";
 import { createNetwork, loadNetwork, type Network, type NetworkOptions } from "../../lib/network/network.js";
 import { rejection } from "../support/errors.js";
@@ -215,6 +216,24 @@ onEveryDevice("a network", ({ options, exact }) => {
     const loaded = await loadNetwork(file("torch.safetensors"), { ...options, spec });
     expect(loaded.weightsSha256()).to.equal(network.weightsSha256());
     loaded.dispose();
+  });
+
+  it("compares shapes before it allocates what a file says of its network", async () => {
+    const { Session } = native;
+    Object.assign(native, {
+      Session: class {
+        constructor() {
+          throw new Error("a session was made");
+        }
+      },
+    });
+    try {
+      const huge = { ...spec, name: "huge", bottleneck: false, filters: [8192, 8192], units: [1], strides: [1] };
+      await writeSafetensors(file("huge"), new Map(network.parameters), { spec: JSON.stringify(huge) });
+      expect(await rejection(loadNetwork(file("huge"), options), "ERR_INVALID_FILE")).to.include("does not fit huge");
+    } finally {
+      Object.assign(native, { Session });
+    }
   });
 
   it("refuses files that do not fit, and says what does not", async () => {

@@ -147,6 +147,9 @@ describe("a spec", () => {
     refused({ filters: [8, 4, 4096] }, /filters\[2\]: a bottleneck block is 16384 channels wide/, TINY["revnet, bottleneck"]);
     refused({ filters: [8192, 8192, 8192], units: [512, 512], bottleneck: false }, /parameters/);
     refused({ filters: [8192, 8192, 8192], units: [1, 1], bottleneck: false }, /parameters/);
+    const absurd = { filters: [1024, 1024], units: [40], strides: [1], bottleneck: false };
+    refused({ ...absurd, input: [512, 512, 3] }, /9\.9e\+13 multiplications; expected at most 7\.0e\+13/);
+    checkSpec({ ...valid, ...absurd, input: [256, 256, 3] });
     refused({ units: [1024, 1] }, /units: expected at most 1024 blocks/);
     // A projection takes any size and any width.
     checkSpec({ ...TINY["revnet, bottleneck"], input: [7, 9, 1], filters: [8, 10, 2] });
