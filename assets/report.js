@@ -96,6 +96,17 @@
     return [low >= 0 ? Math.max(0, low - margin) : low - margin, high + margin];
   };
 
+  /** Of many decades, so many that their labels have room; the lines between decades are left out then. */
+  const MOST_DECADES = 8;
+  const someDecades = (_plot, splits) => {
+    const power = (value) => Math.log10(value);
+    const isDecade = (value) => Math.abs(power(value) - Math.round(power(value))) < 1e-9;
+    const all = splits.filter((value) => value !== null && isDecade(value));
+    if (all.length <= MOST_DECADES) return splits;
+    const every = Math.ceil(all.length / MOST_DECADES);
+    return splits.map((value) => (value !== null && isDecade(value) && Math.round(power(value)) % every === 0 ? value : null));
+  };
+
   /** Whole numbers alone: there is no step 2.5. */
   const wholes = (_plot, splits) => splits.map((value) => (Number.isInteger(value) ? value.toLocaleString("en") : ""));
 
@@ -110,6 +121,7 @@
     drawn.delete(chart.id);
     if (isZero(chart)) return tellZero(figure, place, chart);
     place.textContent = "";
+    const decades = { stroke: color("grid"), width: 1, filter: someDecades };
     const ys = chart.logarithmic ? { distr: 3 } : { range: range(chart.yTop) };
     const plot = new uPlot(
       {
@@ -119,8 +131,13 @@
         axes: [
           { ...axis(chart.xLabel, wholes), size: 32 },
           {
-            ...axis(chart.yLabel, (_plot, splits) => splits.map((value) => (value === null ? "" : short(value) + chart.unit))),
+            ...axis(chart.yLabel, (plot, splits) =>
+              (chart.logarithmic ? someDecades(plot, splits) : splits).map((value) =>
+                value === null ? "" : short(value) + chart.unit,
+              ),
+            ),
             size: widthOf,
+            ...(chart.logarithmic && { grid: decades, ticks: decades }),
           },
         ],
         series: [

@@ -15,7 +15,10 @@ const MAX_CONFUSIONS = 20;
 const MAX_LEFT_OUT = 100;
 export const NOTHING = "–";
 
-export const figure = (value: number | null, digits = 4) => (value === null ? NOTHING : value.toFixed(digits));
+/** Losses from here on have diverged: their decimals say nothing. */
+const LARGE = 1e6;
+export const figure = (value: number | null, digits = 4) =>
+  value === null ? NOTHING : Math.abs(value) >= LARGE ? shortNumber(value) : value.toFixed(digits);
 export const percentage = (value: number | null) => (value === null ? NOTHING : percent(value));
 export const whole = (value: number) => value.toLocaleString("en");
 

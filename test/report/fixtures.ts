@@ -73,6 +73,7 @@ export interface Fixture {
   /** Images that could not be decoded. */
   broken?: readonly string[];
   outOfRange?: number;
+  testLoss?: number;
 }
 
 /** Writes the files of a complete run. */
@@ -85,6 +86,7 @@ export async function writeRun(
     weightsSha256 = "ab".repeat(32),
     broken = [],
     outOfRange = 0,
+    testLoss = 2.5,
     kind = "revnet",
   }: Fixture = {},
 ): Promise<void> {
@@ -109,7 +111,7 @@ export async function writeRun(
     steps,
     epochs: 1,
     trainLoss: 1.5,
-    testLoss: 2.5,
+    testLoss,
     testError: 0.25,
     stepMilliseconds: { median: 20, p10: 19, p90: 22 },
     imagesPerSecond: 500,

@@ -153,6 +153,14 @@ describe("reports", function () {
     for (const name of ["data", "seed", "learning rate"]) expect(rows.get(name), name).to.have.length(2);
   });
 
+  it("write losses of a run that diverged in few characters", async () => {
+    await writeRun(file("a"), { testLoss: 9762764.2431 });
+    await writeRun(file("b"), { testLoss: 97.62 });
+    await writeReport([file("a"), file("b")], file("comparison.html"));
+    const rows = cells((await page("comparison.html")).querySelector("table.comparison")!);
+    expect(rows.find(([name]) => name === "test loss")).to.deep.equal(["test loss", "9.76e6", "97.6200"]);
+  });
+
   it("put what a run should not have met before all else where runs are compared", async () => {
     await writeRun(file("a"), { outOfRange: 1234567 });
     await writeRun(file("b"), { broken: ["1.jpg"] });
