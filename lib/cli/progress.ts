@@ -70,7 +70,7 @@ export class Progress {
       case "outOfRange":
         if (this.#outOfRange.steps === 0)
           this.#line(
-            `warning: step ${event.step}: ${event.count} values left the range of the fixed-point streams (+-512); such steps are counted from now on, and told at the end`,
+            `warning: step ${event.step}: ${shortNumber(event.count)} values left the range of the fixed-point streams (+-512); such steps are counted from now on, and told at the end`,
           );
         this.#outOfRange.steps += 1;
         this.#outOfRange.values += event.count;
@@ -105,7 +105,8 @@ export class Progress {
   end(): void {
     this.clear();
     const { steps, values } = this.#outOfRange;
-    if (steps > 1) this.#line(`warning: in ${steps} steps, ${values} values left the range of the fixed-point streams`);
+    if (steps > 1)
+      this.#line(`warning: in ${steps} steps, ${shortNumber(values)} values left the range of the fixed-point streams`);
   }
 
   /** Takes the bar off the terminal. */

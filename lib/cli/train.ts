@@ -139,7 +139,7 @@ function printSummary(
       : [`reconstruction      ${summary.reconstruction.exact ? "exact, bit for bit" : "not exact"}`]),
     ...(verifications.length > 0 ? [`verified            ${verified(verifications)}`] : []),
     ...(summary.reconstruction.outOfRange > 0
-      ? [`out of range        ${summary.reconstruction.outOfRange} stream values, so the result is not to be trusted`]
+      ? [`out of range        ${shortNumber(summary.reconstruction.outOfRange)} stream values, so the result is not to be trusted`]
       : []),
     ...(summary.brokenImages.length === 0
       ? []

@@ -225,6 +225,7 @@ const generators: { [F in Family]: Generator<F> } = {
       gradients: problem.normal("gradients", "real", elements),
       momenta: problem.normal("momenta", "real", elements),
       hyperparameters: problem.input("hyperparameters", "real", Float64Array.of(0.125, 0.875, 0.25)),
+      notFinite: problem.input("notFinite", "index", Int32Array.of(0)),
     };
     const decayed = Math.floor((2 * elements) / 3);
     const a = problem.normal("a", stream, elements);
@@ -239,7 +240,8 @@ const generators: { [F in Family]: Generator<F> } = {
   runningStatistics(problem, { c, count }) {
     const statistics = problem.input("statistics", "real", runningStatistics(problem, c));
     const running = problem.input("running", "real", runningStatistics(problem, c));
-    problem.forward.push({ op: "updateRunningStatistics", c, count, momentum: 0.125, statistics, running });
+    const flag = problem.input("notFinite", "index", Int32Array.of(0));
+    problem.forward.push({ op: "updateRunningStatistics", c, count, momentum: 0.125, statistics, running, notFinite: flag });
   },
 
   gatherBatch(problem, { n, h, w, c, padding, flip }) {
@@ -257,6 +259,7 @@ const generators: { [F in Family]: Generator<F> } = {
       counter: problem.input("counter", "index", Int32Array.from(integers(4, 2 ** 31))),
       y: problem.output("y", n * pixels),
       yLabels: problem.output("yLabels", n, "index"),
+      notFinite: problem.input("notFinite", "index", Int32Array.of(0)),
     });
   },
 };
