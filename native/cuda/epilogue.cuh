@@ -181,7 +181,7 @@ __device__ void maskTile(const Target& target, const Tile& tile, const OwnPixels
   for (int pair = 0; pair < kPairs; ++pair) {
     const int first = channel + 16 * pair, count = c - first;
     if (count <= 0) continue;
-    int x[kOwnPixels][4];
+    int x[kOwnPixels][4] = {};
 #pragma unroll
     for (int i = 0; i < kOwnPixels; ++i)
       if (pixels.at[i] >= 0) loadFour(x[i], static_cast<const int*>(target.x.data) + pixels.element(i, c, first), count, whole);

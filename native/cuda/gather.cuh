@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/convolution.h"
 #include "cuda/math.cuh"
@@ -203,24 +204,34 @@ class SmallDivisor {
   unsigned magic_;
 };
 
+// Four neighbouring channels of a pixel as they lie in memory: what is loaded before it is needed, so that many loads are under way.
+// An array of them should start as zeros, or what a load leaves alone would be kept from the one before.
+template <bool kGradients>
+struct RawFour {
+  uint4 x;
+};
+template <>
+struct RawFour<true> {
+  uint4 x, dz;
+};
+
 // Four neighbouring channels of a source, with their coefficients in registers. What kind the source is of is the same for all
-// threads, and looked at as it is read: code of its own for each kind would take more registers than it saves instructions.
-class ChannelReader {
+// threads, and looked at as it is read: code of its own for each kind would take more registers than it saves instructions. Only
+// what needs registers of its own is told apart: whether gradients may be read (Reading::NormGradient).
+template <bool kGradients>
+class ChannelReaderOf {
  public:
-  // The channels as they lie in memory: what is loaded before it is needed, so that many loads are under way.
-  struct Raw {
-    uint4 x, dz;  // dz: of NormGradient alone
-  };
+  using Raw = RawFour<kGradients>;
 
   // Channels [channel, channel + 4) of c; those from c on read as zero, and where there is none, nothing may be read.
-  __device__ ChannelReader(const Source& source, int channel, int c)
+  __device__ ChannelReaderOf(const Source& source, int channel, int c)
       : source_(source), channel_(channel), count_(min(4, c - channel)), whole_(c % 4 == 0 && source.x.aligned) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       factor_[i] = source.x.step(), shift_[i] = 0.0f, slope_[i] = 0.0f;
       if (source.reading == Reading::Plain) continue;
       const bool real = i < count_;
-      if (source.reading == Reading::Norm) {
+      if (!kGradients || source.reading == Reading::Norm) {
         factor_[i] = real ? source.norm[channel + i].scale : 0.0f;
         shift_[i] = real ? source.norm[channel + i].shift : 0.0f;
       } else {
@@ -235,18 +246,24 @@ class ChannelReader {
   __device__ Raw load(int64_t pixel) const {
     Raw raw{};
     raw.x = loadFour(static_cast<const uint32_t*>(source_.x.data) + pixel + channel_);
-    if (source_.reading == Reading::NormGradient) raw.dz = loadFour(reinterpret_cast<const uint32_t*>(source_.dz) + pixel + channel_);
+    if constexpr (kGradients)
+      if (source_.reading == Reading::NormGradient) raw.dz = loadFour(reinterpret_cast<const uint32_t*>(source_.dz) + pixel + channel_);
     return raw;
   }
 
   __device__ void convert(const Raw& raw, float (&v)[4]) const {
-    const uint32_t x[4] = {raw.x.x, raw.x.y, raw.x.z, raw.x.w}, dz[4] = {raw.dz.x, raw.dz.y, raw.dz.z, raw.dz.w};
+    const uint32_t x[4] = {raw.x.x, raw.x.y, raw.x.z, raw.x.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float value = source_.x.fixed ? static_cast<float>(static_cast<int>(x[i])) : asFloat(x[i]);
       v[i] = fmaf(factor_[i], value, shift_[i]);
-      if (source_.reading == Reading::NormGradient) v[i] = fmaf(slope_[i], asFloat(dz[i]), v[i]);
       if (source_.reading == Reading::Norm) v[i] = relu(v[i]);
+    }
+    if constexpr (kGradients) {
+      const uint32_t dz[4] = {raw.dz.x, raw.dz.y, raw.dz.z, raw.dz.w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (source_.reading == Reading::NormGradient) v[i] = fmaf(slope_[i], asFloat(dz[i]), v[i]);
     }
   }
 
@@ -262,32 +279,26 @@ class ChannelReader {
   float factor_[4], shift_[4], slope_[4];
 };
 
+using ChannelReader = ChannelReaderOf<true>;
+
 // Loads of a thread that are under way at a time.
 constexpr int kLoadsAtOnce = 4;
 
-// Fills `patch`, [images][patchH][patchW] pixels of `pitch` bytes, with channels [channel, channel + channels) of the source
-// around a tile; zero outside the image and from c on. `channels`: a power of two, at least 4, of which `used` are wanted.
-template <class Math>
-__device__ void fillPatch(std::byte* patch, int pitch, const Gather& gather, const Axis& rows, const Axis& columns,
-                          const TilePlace& place, const Source& source, int channel, int channels, int used) {
-  const int c = gather.sourceChannels, groups = channels / 4, logGroups = logOf(groups);
-  const int thread = opaque(static_cast<int>(threadIdx.x));
-  const int group = thread & (groups - 1), each = static_cast<int>(blockDim.x) >> logGroups;
-  if (4 * group >= used) return;
+// See fillPatch.
+template <class Math, int kAtOnce, bool kGradients>
+__device__ void fillPatchFrom(const ChannelReaderOf<kGradients>& reader, std::byte* to, int pitch, const Gather& gather,
+                              const Axis& rows, const Axis& columns, const TilePlace& place, int images, int begin, int each) {
+  const int c = gather.sourceChannels, patchPixels = (gather.patchH * gather.patchW) << gather.tile.logImages;
   const SmallDivisor byWidth(gather.patchW), byHeight(gather.patchH);
   const int top = place.row * rows.step + rows.origin, left = place.column * columns.step + columns.origin;
   // Of the patch's first pixel, which may be outside; distances from it fit into 32 bits.
   const int64_t origin = ((static_cast<int64_t>(place.image) * rows.size + top) * columns.size + left) * c;
-  const int images = channel + 4 * group < c ? gather.n - place.image : 0;
-  const int patchPixels = (gather.patchH * gather.patchW) << gather.tile.logImages;
-  std::byte* const to = patch + 4 * group * Math::kElementBytes;
-  const ChannelReader reader(source, channel + 4 * group, c);
 #pragma unroll 1
-  for (int begin = thread >> logGroups; begin < patchPixels; begin += kLoadsAtOnce * each) {
-    ChannelReader::Raw raw[kLoadsAtOnce];
-    bool inside[kLoadsAtOnce];
+  for (; begin < patchPixels; begin += kAtOnce * each) {
+    RawFour<kGradients> raw[kAtOnce] = {};
+    bool inside[kAtOnce];
 #pragma unroll
-    for (int i = 0; i < kLoadsAtOnce; ++i) {
+    for (int i = 0; i < kAtOnce; ++i) {
       const int pixel = begin + i * each, line = byWidth.divide(pixel), image = byHeight.divide(line);
       const int row = line - image * gather.patchH, column = pixel - line * gather.patchW;
       inside[i] = pixel < patchPixels && image < images && static_cast<unsigned>(top + row) < static_cast<unsigned>(rows.size) &&
@@ -295,13 +306,32 @@ __device__ void fillPatch(std::byte* patch, int pitch, const Gather& gather, con
       if (inside[i]) raw[i] = reader.load(origin + ((image * rows.size + row) * columns.size + column) * c);
     }
 #pragma unroll
-    for (int i = 0; i < kLoadsAtOnce; ++i) {
+    for (int i = 0; i < kAtOnce; ++i) {
       const int pixel = begin + i * each;
       float v[4] = {};
       if (inside[i]) reader.convert(raw[i], v);
       if (pixel < patchPixels) Math::store4(to + pixel * pitch, v);
     }
   }
+}
+
+// Fills `patch`, [images][patchH][patchW] pixels of `pitch` bytes, with channels [channel, channel + channels) of the source
+// around a tile; zero outside the image and from c on. `channels`: a power of two, at least 4, of which `used` are wanted.
+template <class Math>
+__device__ void fillPatch(std::byte* patch, int pitch, const Gather& gather, const Axis& rows, const Axis& columns,
+                          const TilePlace& place, const Source& source, int channel, int channels, int used) {
+  const int logGroups = logOf(channels / 4), thread = opaque(static_cast<int>(threadIdx.x));
+  const int own = 4 * (thread & (channels / 4 - 1)), begin = thread >> logGroups, each = static_cast<int>(blockDim.x) >> logGroups;
+  if (own >= used) return;
+  const int images = channel + own < gather.sourceChannels ? gather.n - place.image : 0;
+  std::byte* const to = patch + own * Math::kElementBytes;
+  const auto fill = [&](const auto& reader, auto atOnce) {
+    fillPatchFrom<Math, decltype(atOnce)::value>(reader, to, pitch, gather, rows, columns, place, images, begin, each);
+  };
+  if (source.reading == Reading::NormGradient)
+    fill(ChannelReaderOf<true>(source, channel + own, gather.sourceChannels), std::integral_constant<int, 4>{});
+  else
+    fill(ChannelReaderOf<false>(source, channel + own, gather.sourceChannels), std::integral_constant<int, 6>{});
 }
 
 #endif

@@ -57,7 +57,7 @@ __device__ void forEachChannelTotal(int blocks, int begin, int end, float4* shar
   if (part < parts) {
     CompensatedSum first, second;
     for (int from = part; from < blocks; from += kAtOnce * parts) {
-      decltype(load(0, 0)) loaded[kAtOnce];
+      decltype(load(0, 0)) loaded[kAtOnce] = {};
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i)
         if (from + i * parts < blocks) loaded[i] = load(from + i * parts, channel);
