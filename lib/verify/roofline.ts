@@ -42,16 +42,29 @@ const shapeOf = (c: Convolution) => ({
 const elements = ({ n, h, w, c }: Extent): number => n * h * w * c;
 const flopsOf = (c: Convolution): number => 2 * shapeOf(c).output * c.kernel ** 2 * c.c;
 
-/** Blocks that share the pixels in the weights' gradient: planBackwardWeights of native/cuda/weights_gradient.cu. */
-function splits(c: Convolution): number {
+/**
+ * Blocks that share the pixels in the weights' gradient: planBackwardWeights of native/cuda/weights_gradient.cu, where tiles are not
+ * cut short by shared memory.
+ */
+function splits(conv: Convolution): number {
   const up = (a: number, b: number) => Math.ceil(a / b);
-  let columns = 64;
-  while (columns > 16 && columns / 2 >= c.k) columns /= 2;
-  let chunk = c.kernel === 1 ? 64 : 32;
-  while (chunk > 16 && chunk / 2 >= c.c) chunk /= 2;
-  const itemsPerTap = (chunk / 16) * (columns / Math.min(columns, 32));
-  const parts = up(c.kernel ** 2, Math.floor(36 / itemsPerTap)) * up(c.c, chunk) * up(c.k, columns);
-  return Math.max(1, Math.min(up(128, parts), up(up(shapeOf(c).output / c.k, 64), 2)));
+  const powerFrom = (value: number) => 2 ** Math.ceil(Math.log2(Math.max(value, 16)));
+  const taps = conv.kernel ** 2;
+  const outputs = shapeOf(conv).output / conv.k;
+  let chunk = Math.min(conv.kernel === 1 ? 128 : conv.kernel === 3 ? 32 : 16, powerFrom(conv.c));
+  /** Blocks of a split: each has up to 5 tiles of 16 x 16 channels for each of 8 warps. */
+  const parts = (columns: number) =>
+    up(taps, Math.floor((5 * Math.floor(128 / columns)) / (chunk / 16))) * up(conv.c, chunk) * up(conv.k, columns);
+  const widths = [16, 32, 64].filter((columns) => columns <= powerFrom(conv.k));
+  let columns = widths.reduce((best, wider) => (parts(wider) < parts(best) ? wider : best));
+  let pixels = 256;
+  while (2 * up(outputs, pixels) * parts(columns) <= 264 && Math.max(columns, chunk, pixels / 4) > 16) {
+    if (columns >= chunk && columns > 16) columns /= 2;
+    else if (chunk > 16) chunk /= 2;
+    else pixels /= 2;
+  }
+  const tiles = up(outputs, pixels);
+  return up(tiles, up(tiles * parts(columns), 264));
 }
 
 /** Tiles of 128 pixels, up to 512 blocks of them, times tiles of 64 channels: planPass of native/cuda/convolution.cu. */

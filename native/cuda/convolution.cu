@@ -25,7 +25,7 @@ constexpr int kThreads = kConvolutionThreads;
 constexpr int kBlocks = 264;
 constexpr int kPairs = 1;  // of 8 output channels, for each warp: more do not fit into registers beside what is being loaded
 constexpr size_t kPatchBytes = 40 << 10;
-constexpr size_t kSharedBytes = 99 << 10;  // of a block, on GPUs that have least
+constexpr size_t kSharedBytes = 99 << 10;    // of a block, on GPUs that have least
 constexpr size_t kStreamedBytes = 64 << 10;  // so that more than one block has room where weights come and go
 constexpr int kChunkBytes = 128;
 
@@ -55,7 +55,8 @@ constexpr int slabBytes(int chunk, int columns) {
 // Brings `count` slabs of weights that follow one another into shared memory.
 template <class Math, int kColumns>
 __device__ void copySlabs(std::byte* to, const std::byte* from, int chunk, int count) {
-  const int rowBytes = Math::kTensorCores ? chunk * Math::kElementBytes : kColumns * 4, rows = Math::kTensorCores ? kColumns : chunk;
+  const int rowBytes = Math::kTensorCores ? chunk * Math::kElementBytes : kColumns * 4,
+            rows = Math::kTensorCores ? kColumns : chunk;
   const int logPieces = logOf(rowBytes / 16), pitch = slabPitch<Math>(chunk, kColumns);
 #pragma unroll 1
   for (int i = opaque(static_cast<int>(threadIdx.x)); i < (count * rows) << logPieces; i += kThreads)
@@ -102,8 +103,8 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolve
     std::byte* to = slabs + half * pass.rowsAtOnce * layout.kernel * slabStep;
     for (int row = next.row; row < min(next.row + pass.rowsAtOnce, rows.taps); ++row)
       for (int column = 0; column < columns.taps; ++column, to += slabStep)
-        copySlabs<Math, kColumns>(
-            to, weights + slabSize * static_cast<size_t>(slabIndex(rows, columns, next.chunk, row, column)), chunk, 1);
+        copySlabs<Math, kColumns>(to, weights + slabSize * static_cast<size_t>(slabIndex(rows, columns, next.chunk, row, column)),
+                                  chunk, 1);
     copyAsyncCommit();
     next.advance(pass.rowsAtOnce, chunks, rows.taps);
     half ^= 1;
@@ -153,8 +154,7 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolve
         for (int row = begin; row < min(begin + pass.rowsAtOnce, rows.taps); ++row)
 #pragma unroll 1
           for (int column = 0; column < columns.taps; ++column) {
-            const int slabAt =
-                pass.resident ? slabIndex(rows, columns, at, row, column) : (row - begin) * columns.taps + column;
+            const int slabAt = pass.resident ? slabIndex(rows, columns, at, row, column) : (row - begin) * columns.taps + column;
             tile.accumulate(patch + (row * gather.patchW + column) * patchPitch, slab + slabAt * slabStep, weightPitch, used);
           }
       }
@@ -167,8 +167,7 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolve
       const TilePixel pixel(gather.tile, kWarpPixels * own.pixel + ownPixel(thread, i));
       const int n = place.image + pixel.image, row = place.row + pixel.row, column = place.column + pixel.column;
       const int y = row * rows.outStep + rows.outOffset, x = column * columns.outStep + columns.outOffset;
-      pixels.at[i] =
-          n < gather.n && row < rows.outputs && column < columns.outputs ? (n * gather.outH + y) * gather.outW + x : -1;
+      pixels.at[i] = n < gather.n && row < rows.outputs && column < columns.outputs ? (n * gather.outH + y) * gather.outW + x : -1;
     }
     const int channel = firstColumn + own.column * 16 * kPairs + ownChannel(thread, 0);
     const bool whole = layout.outputs % 4 == 0 && pass.target.y.aligned && (!pass.target.base || pass.target.base.aligned) &&
@@ -187,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolve
   float* const counts = pass.partials.counts + static_cast<int>(blockIdx.y) * partialBlocks;
   auto* const word = reinterpret_cast<unsigned*>(sharedMemory());
   auto* const totals = reinterpret_cast<float4*>(sharedMemory()) + 1;  // past the word
-  syncBlock();  // the patch has been read
+  syncBlock();                                                         // the patch has been read
   sums.template leave<kColumnWarps>(reinterpret_cast<float*>(totals), partials, counts, phase * blocks + block, firstColumn);
   const float values = static_cast<float>(gather.n) * static_cast<float>(gather.outH) * static_cast<float>(gather.outW);
   if (isLastBlock(pass.counters + blockIdx.y, static_cast<unsigned>(partialBlocks), word))
@@ -247,8 +246,7 @@ ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision) {
 
 void convolve(const Context& context, const ConvolutionPlan& plan, const Source& source, const std::byte* weights,
               const Target& target, const PartialSums& partials) {
-  const Pass pass{plan.gather, plan.layout, source, target, weights, partials, context.counters, plan.resident,
-                  plan.rowsAtOnce};
+  const Pass pass{plan.gather, plan.layout, source, target, weights, partials, context.counters, plan.resident, plan.rowsAtOnce};
   const dim3 grid(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.layout.columnTiles()),
                   static_cast<unsigned>(plan.gather.phases * plan.gather.phases));
   withMath(context.precision, [&](auto math) {

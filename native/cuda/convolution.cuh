@@ -28,7 +28,8 @@ struct WeightLayout {
   bool operator==(const WeightLayout& other) const = default;
 };
 
-// How the 8 warps of a block share a tile: each has 32 pixels and 16 output channels, `columnWarps` (1, 2 or 4) of them side by side.
+// How the 8 warps of a block share a tile: each has 32 pixels and 16 output channels, `columnWarps` (1, 2 or 4) of them side by
+// side.
 struct BlockShape {
   int columnWarps;
   constexpr int columns() const { return 16 * columnWarps; }
@@ -39,7 +40,7 @@ struct ConvolutionPlan {
   Gather gather;
   WeightLayout layout;
   BlockShape shape;
-  bool resident;   // all weights of a column tile stay in shared memory; otherwise those of so many rows of taps come and go
+  bool resident;  // all weights of a column tile stay in shared memory; otherwise those of so many rows of taps come and go
   int rowsAtOnce;
   int blocks;  // that share the tiles of one phase; each has a run of neighbouring ones
   size_t sharedBytes;
@@ -115,21 +116,32 @@ void convolve(const Context& context, const ConvolutionPlan& plan, const Source&
 
 // ---- Weights gradient (weights_gradient.cu) ----------------------------------------------------------------------------------
 
+// Elements from one split's partial sums to the next: they are read four at a time.
+constexpr int64_t partialStride(int64_t elements) { return (elements + 3) / 4 * 4; }
+
 struct WeightsGradientPlan {
   Convolution convolution;  // flattened where it can be
   Gather gather;
-  int chunk, columns, itemColumns;  // input and output channels of a block; output channels of a warp's item
+  int chunk, columns;  // input and output channels of a block
   int tapsPerBlock;
-  int splits;  // blocks that share the pixels
+  int rowGroups;  // units of work among which a block's taps and input channels are shared out
+  int splits;     // blocks that share the pixels
   size_t sharedBytes;
 
+  // Blocks of each split.
+  int parts() const {
+    return ceilDiv(convolution.taps(), tapsPerBlock) * ceilDiv(convolution.c, chunk) * ceilDiv(convolution.k, columns);
+  }
   int64_t elements() const { return convolution.weightElements(); }
-  size_t partialFloats() const { return splits > 1 ? static_cast<size_t>(splits) * static_cast<size_t>(elements()) : 0; }
+  size_t partialFloats() const {
+    return splits > 1 ? static_cast<size_t>(splits) * static_cast<size_t>(partialStride(elements())) : 0;
+  }
 };
 
 WeightsGradientPlan planBackwardWeights(const Convolution& conv, Precision precision);
 
-// A sum over splits that is still to be made: of `partials`, [splits][elements], into `gradient` [elements], overwritten.
+// A sum over splits that is still to be made: of `partials`, [splits][partialStride(elements)], into `gradient` [elements],
+// overwritten.
 struct PendingSum {
   const float* partials;
   float* gradient;

@@ -21,14 +21,15 @@ struct WarpPlace {
   __device__ explicit WarpPlace(int thread) : column(thread / kWarp % kColumnWarps), pixel(thread / kWarp / kColumnWarps) {}
 };
 
-// Running sums of a lane's channels (ownChannel) over its pixels: of what is written and its square (Add), or of dz and dz * x^ (Mask).
+// Running sums of a lane's channels (ownChannel) over its pixels: of what is written and its square (Add), or of dz and dz * x^
+// (Mask).
 template <int kPairs, Writing kWriting>
 class ChannelSums {
   static constexpr bool kValues = kWriting == Writing::Add;
 
  public:
-  // Values and their squares, as distances from the first value: what float32 rounds is of the size of the deviations. `before`: how
-  // many values of the channel came before this one.
+  // Values and their squares, as distances from the first value: what float32 rounds is of the size of the deviations. `before`:
+  // how many values of the channel came before this one.
   __device__ void addValues(int pair, int before, const float (&v)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -48,8 +49,8 @@ class ChannelSums {
     }
   }
 
-  // Leaves the block's sums of its channels, from firstChannel on, as partial sums of block `block`: mean and squared distances from
-  // it (of values), or the two sums (of pairs). `shared`: kSharedFloats.
+  // Leaves the block's sums of its channels, from firstChannel on, as partial sums of block `block`: mean and squared distances
+  // from it (of values), or the two sums (of pairs). `shared`: kSharedFloats.
   static constexpr int kSharedFloats = kConvolutionWarps * (2 * 16 * kPairs + 1);
   template <int kColumnWarps>
   __device__ void leave(float* shared, const ChannelPartials& partials, float* counts, int block, int firstChannel) {
@@ -146,7 +147,8 @@ __device__ int addTile(const Target& target, const Tile& tile, const OwnPixels& 
     if (hasBase && count > 0) {
 #pragma unroll
       for (int i = 0; i < kOwnPixels; ++i)
-        if (pixels.at[i] >= 0) loadFour(y[i], static_cast<const int*>(target.base.data) + pixels.element(i, c, first), count, whole);
+        if (pixels.at[i] >= 0)
+          loadFour(y[i], static_cast<const int*>(target.base.data) + pixels.element(i, c, first), count, whole);
     }
     values = sums.count();
 #pragma unroll
@@ -208,8 +210,8 @@ __device__ void maskTile(const Target& target, const Tile& tile, const OwnPixels
 // What the last block of a column tile does: totals, and what follows from them. `count`: values a channel. `shared`: a float4 for
 // each thread.
 template <Writing kWriting>
-__device__ void finish(const Target& target, const ChannelPartials& partials, const float* counts, float count, int begin,
-                              int end, float4* shared) {
+__device__ void finish(const Target& target, const ChannelPartials& partials, const float* counts, float count, int begin, int end,
+                       float4* shared) {
   if constexpr (kWriting == Writing::Mask) {
     forEachPairTotal(partials, begin, end, shared, [&](int channel, float dz, float dzx) {
       finishNormGradient(target.normArguments, channel, dz, dzx, count, target.x.step(), target.gammaGradient, target.betaGradient,

@@ -63,7 +63,8 @@ struct Gather {
 
 constexpr int ceilDiv(int a, int b) { return (a + b - 1) / b; }
 
-// Lays `pixels` (64 or 128) output pixels of a tile out: whole small images where they fit, else 8 rows.
+// Lays `pixels` (64, 128 or 256) output pixels of a tile out: whole small images where they fit, else at least 8 rows. A tile's
+// rows are at least 8 pixels long.
 inline void layTiles(Gather& gather, int pixels) {
   int rows = 0, columns = 0;
   for (int phase = 0; phase < gather.phases; ++phase) {
@@ -77,7 +78,7 @@ inline void layTiles(Gather& gather, int pixels) {
   };
   const int all = logOf(pixels);
   Tile& tile = gather.tile;
-  tile.logColumns = rows == 1 ? std::min(all, std::max(3, logOf(columns))) : columns > 8 ? all - 3 : 3;
+  tile.logColumns = rows == 1 ? std::min(all, std::max(3, logOf(columns))) : columns > 8 ? std::min(all - 3, logOf(columns)) : 3;
   tile.logRows = std::min(all - tile.logColumns, logOf(rows));
   tile.logImages = all - tile.logColumns - tile.logRows;
   const auto extent = [&](const Axis(&axes)[2], int log) {
@@ -204,28 +205,27 @@ class SmallDivisor {
   unsigned magic_;
 };
 
-// Four neighbouring channels of a pixel as they lie in memory: what is loaded before it is needed, so that many loads are under way.
-// An array of them should start as zeros, or what a load leaves alone would be kept from the one before.
-template <bool kGradients>
-struct RawFour {
-  uint4 x;
-};
-template <>
-struct RawFour<true> {
-  uint4 x, dz;
-};
-
 // Four neighbouring channels of a source, with their coefficients in registers. What kind the source is of is the same for all
-// threads, and looked at as it is read: code of its own for each kind would take more registers than it saves instructions. Only
-// what needs registers of its own is told apart: whether gradients may be read (Reading::NormGradient).
-template <bool kGradients>
-class ChannelReaderOf {
+// threads, and looked at as it is read: code of its own for each kind would take more registers than it saves instructions.
+// Only with kGradients can the source be a NormGradient: that takes another register for each number on its way. With kWhole four
+// channels are always read at once (isWhole).
+template <bool kGradients, bool kWhole = false>
+class SourceReader {
+  struct Nothing {};
+
  public:
-  using Raw = RawFour<kGradients>;
+  // The channels as they lie in memory: what is loaded before it is needed, so that many loads are under way. An array of them should
+  // start as zeros, or what a load leaves alone would be kept from the one before.
+  struct Raw {
+    uint4 x;
+    std::conditional_t<kGradients, uint4, Nothing> dz;  // of NormGradient alone
+  };
+
+  __device__ static bool isWhole(const Source& source, int c) { return c % 4 == 0 && source.x.aligned; }
 
   // Channels [channel, channel + 4) of c; those from c on read as zero, and where there is none, nothing may be read.
-  __device__ ChannelReaderOf(const Source& source, int channel, int c)
-      : source_(source), channel_(channel), count_(min(4, c - channel)), whole_(c % 4 == 0 && source.x.aligned) {
+  __device__ SourceReader(const Source& source, int channel, int c)
+      : source_(source), channel_(channel), count_(min(4, c - channel)), whole_(kWhole || isWhole(source, c)) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       factor_[i] = source.x.step(), shift_[i] = 0.0f, slope_[i] = 0.0f;
@@ -234,7 +234,7 @@ class ChannelReaderOf {
       if (!kGradients || source.reading == Reading::Norm) {
         factor_[i] = real ? source.norm[channel + i].scale : 0.0f;
         shift_[i] = real ? source.norm[channel + i].shift : 0.0f;
-      } else {
+      } else if constexpr (kGradients) {
         slope_[i] = real ? source.vectors.slope[channel + i] : 0.0f;
         factor_[i] = real ? source.vectors.tilt[channel + i] : 0.0f;
         shift_[i] = real ? source.vectors.offset[channel + i] : 0.0f;
@@ -247,7 +247,8 @@ class ChannelReaderOf {
     Raw raw{};
     raw.x = loadFour(static_cast<const uint32_t*>(source_.x.data) + pixel + channel_);
     if constexpr (kGradients)
-      if (source_.reading == Reading::NormGradient) raw.dz = loadFour(reinterpret_cast<const uint32_t*>(source_.dz) + pixel + channel_);
+      if (source_.reading == Reading::NormGradient)
+        raw.dz = loadFour(reinterpret_cast<const uint32_t*>(source_.dz) + pixel + channel_);
     return raw;
   }
 
@@ -260,16 +261,16 @@ class ChannelReaderOf {
       if (source_.reading == Reading::Norm) v[i] = relu(v[i]);
     }
     if constexpr (kGradients) {
+      if (source_.reading != Reading::NormGradient) return;
       const uint32_t dz[4] = {raw.dz.x, raw.dz.y, raw.dz.z, raw.dz.w};
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        if (source_.reading == Reading::NormGradient) v[i] = fmaf(slope_[i], asFloat(dz[i]), v[i]);
+      for (int i = 0; i < 4; ++i) v[i] = fmaf(slope_[i], asFloat(dz[i]), v[i]);
     }
   }
 
  private:
   __device__ uint4 loadFour(const uint32_t* from) const {
-    if (whole_) return *reinterpret_cast<const uint4*>(from);
+    if (kWhole || whole_) return *reinterpret_cast<const uint4*>(from);
     return make_uint4(from[0], count_ > 1 ? from[1] : 0, count_ > 2 ? from[2] : 0, count_ > 3 ? from[3] : 0);
   }
 
@@ -279,14 +280,14 @@ class ChannelReaderOf {
   float factor_[4], shift_[4], slope_[4];
 };
 
-using ChannelReader = ChannelReaderOf<true>;
+using ChannelReader = SourceReader<true>;
 
 // Loads of a thread that are under way at a time.
 constexpr int kLoadsAtOnce = 4;
 
 // See fillPatch.
-template <class Math, int kAtOnce, bool kGradients>
-__device__ void fillPatchFrom(const ChannelReaderOf<kGradients>& reader, std::byte* to, int pitch, const Gather& gather,
+template <class Math, int kAtOnce, class Reader>
+__device__ void fillPatchFrom(const Reader& reader, std::byte* to, int pitch, const Gather& gather,
                               const Axis& rows, const Axis& columns, const TilePlace& place, int images, int begin, int each) {
   const int c = gather.sourceChannels, patchPixels = (gather.patchH * gather.patchW) << gather.tile.logImages;
   const SmallDivisor byWidth(gather.patchW), byHeight(gather.patchH);
@@ -295,7 +296,7 @@ __device__ void fillPatchFrom(const ChannelReaderOf<kGradients>& reader, std::by
   const int64_t origin = ((static_cast<int64_t>(place.image) * rows.size + top) * columns.size + left) * c;
 #pragma unroll 1
   for (; begin < patchPixels; begin += kAtOnce * each) {
-    RawFour<kGradients> raw[kAtOnce] = {};
+    typename Reader::Raw raw[kAtOnce] = {};
     bool inside[kAtOnce];
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
@@ -329,9 +330,9 @@ __device__ void fillPatch(std::byte* patch, int pitch, const Gather& gather, con
     fillPatchFrom<Math, decltype(atOnce)::value>(reader, to, pitch, gather, rows, columns, place, images, begin, each);
   };
   if (source.reading == Reading::NormGradient)
-    fill(ChannelReaderOf<true>(source, channel + own, gather.sourceChannels), std::integral_constant<int, 4>{});
+    fill(SourceReader<true>(source, channel + own, gather.sourceChannels), std::integral_constant<int, 4>{});
   else
-    fill(ChannelReaderOf<false>(source, channel + own, gather.sourceChannels), std::integral_constant<int, 6>{});
+    fill(SourceReader<false>(source, channel + own, gather.sourceChannels), std::integral_constant<int, 6>{});
 }
 
 #endif

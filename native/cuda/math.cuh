@@ -5,11 +5,13 @@
 //   Bfloat16   2 bytes    mma.m16n8k16    float32 range, 7 fraction bits
 //
 // PixelTile: 32 pixels x 16 kPairs output channels, summed over input channels (forward, backward data).
-// WeightTile: 16 input channels x kColumns output channels, summed over pixels (backward weights).
+// WeightTiles: up to 5 taps x 16 input channels x 16 output channels, summed over pixels (backward weights).
 //
 // Operands lie in shared memory as rows of `pitch` bytes: pixels with their channels side by side. The pitches below keep the
 // rows that a warp reads at once in different banks.
 #pragma once
+
+#include <type_traits>
 
 #include "cuda/device.h"
 
@@ -191,109 +193,152 @@ class PixelTile<Float32, kPairs> {
   float sums_[kOwnPixels][kPairs][4];
 };
 
-// Sums over pixels of x (16 channels) times dy (kColumns channels), both rows of pixels with columnPitch.
-template <class Math, int kColumns>
-class WeightTile {
+// A warp's share of a weights gradient: up to kMost tiles of 16 input channels, each at a tap of its own, times the same 16 output
+// channels, summed over pixels. dy's values are read once for all of them. Both operands are rows of pixels with columnPitch.
+class WeightTilesBase {
  public:
+  static constexpr int kMost = 5;     // more sums would leave no registers for loads that are under way
+  static constexpr int kEdge = 16;    // channels of a tile, on both sides
+  static constexpr int kPixels = 16;  // that are multiplied at a time
+  static constexpr int kFloats = kMost * kEdge * kEdge;
+
+  // Calls body(std::integral_constant<int, used>), used in [1, kMost].
+  template <int kUsed = kMost, class Body>
+  __device__ static void withUsed(int used, const Body& body) {
+    if (used == kUsed) return body(std::integral_constant<int, kUsed>{});
+    if constexpr (kUsed > 1) withUsed<kUsed - 1>(used, body);
+  }
+
   __device__ void clear() {
 #pragma unroll
-    for (auto& d : sums_)
-      for (float& v : d) v = 0.0f;
+    for (auto& tile : sums_)
+      for (auto& half : tile)
+        for (float& v : half) v = 0.0f;
+  }
+  // Writes the sums to `to` [kFloats], in an order that only addFrom knows.
+  __device__ void store(float* to) const {
+#pragma unroll
+    for (int tile = 0; tile < kMost; ++tile)
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) to[(tile * kOwn + i) * kWarp + lane()] = sums_[tile][i / 4][i % 4];
+  }
+  __device__ void addFrom(const float* from) {
+#pragma unroll
+    for (int tile = 0; tile < kMost; ++tile)
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) sums_[tile][i / 4][i % 4] += from[(tile * kOwn + i) * kWarp + lane()];
   }
 
-  // row(pixel): x's row of that pixel, from the first of the 16 channels on. `dy`: from the first of kColumns channels on.
-  template <class Row>
-  __device__ void accumulate(const Row& row, const std::byte* dy, int dyPitch, int pixels) {
-    if constexpr (Math::kElementBytes == 2) {
-      // 16 pixels at a time; ldmatrix turns rows of pixels into columns of the fragments.
-      const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8;
-      for (int pixel = 0; pixel < pixels; pixel += 16) {
-        uint32_t a[4];
-        loadMatricesTransposed(a, row(pixel + lane % 8 + 8 * (matrix >> 1)) + 16 * (matrix & 1));
-        const std::byte* const from = dy + (pixel + lane % 8 + 8 * (matrix & 1)) * dyPitch + 16 * (matrix >> 1);
-#pragma unroll
-        for (int pair = 0; pair < kColumns / 16; ++pair) {
-          uint32_t b[4];
-          loadMatricesTransposed(b, from + 32 * pair);
-          Math::multiply(sums_[2 * pair], a, b[0], b[1]);
-          Math::multiply(sums_[2 * pair + 1], a, b[2], b[3]);
-        }
-      }
-    } else {
-      // ldmatrix cannot transpose 4-byte elements: they are read one by one.
-      const int lane = static_cast<int>(threadIdx.x) % kWarp, group = lane / 4, member = lane % 4;
-      for (int pixel = 0; pixel < pixels; pixel += 8) {
-        const auto* near = reinterpret_cast<const uint32_t*>(row(pixel + member)) + group;
-        const auto* far = reinterpret_cast<const uint32_t*>(row(pixel + member + 4)) + group;
-        const uint32_t a[4] = {near[0], near[8], far[0], far[8]};
-        const auto* from = reinterpret_cast<const uint32_t*>(dy + (pixel + member) * dyPitch) + group;
-#pragma unroll
-        for (int column = 0; column < kColumns / 8; ++column)
-          Math::multiply(sums_[column], a, from[8 * column], from[dyPitch + 8 * column]);
-      }
-    }
-  }
+ protected:
+  static constexpr int kOwn = kEdge * kEdge / kWarp;  // sums of a lane in each tile
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 
-  // Calls each(channel, column, sum) for this lane's sums.
-  template <class Each>
-  __device__ void forEach(const Each& each) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4;
-#pragma unroll
-    for (int column = 0; column < kColumns / 8; ++column) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) each(row + (i >= 2 ? 8 : 0), 8 * column + 2 * (lane % 4) + i % 2, sums_[column][i]);
-    }
-  }
-
- private:
-  float sums_[kColumns / 8][4];
+  float sums_[kMost][2][4];
 };
 
-// Each lane: 4 x channels times kColumns / 8 dy channels.
-template <int kColumns>
-class WeightTile<Float32, kColumns> {
-  static constexpr int kOwn = kColumns / 8;
-
+// On tensor cores a tile is two of their 16 x 8 results, side by side.
+template <class Math>
+class WeightTiles : public WeightTilesBase {
  public:
-  __device__ void clear() {
+  // Where this lane reads, in bytes. In the patch, x's pixels are `pitch` bytes apart, and a step's first pixel and its eighth
+  // `eighth`: they may be in different rows.
+  struct Lane {
+    int pitch, eighth, dyPitch;
+    int x, dy;
+
+    __device__ Lane(int pixelPitch, int eighthPixel, int pitchOfDy) : pitch(pixelPitch), eighth(eighthPixel), dyPitch(pitchOfDy) {
+      const int matrix = lane() / 8;
+      if constexpr (Math::kElementBytes == 2) {
+        x = lane() % 8 * pitch + (matrix >> 1) * eighth + 16 * (matrix & 1);
+        dy = (lane() % 8 + 8 * (matrix & 1)) * dyPitch + 16 * (matrix >> 1);
+      } else {
+        x = lane() % 4 * pitch + lane() / 4 * 4;
+        dy = lane() % 4 * dyPitch + lane() / 4 * 4;
+      }
+    }
+  };
+
+  // sums += the step's pixels of x times those of dy. Tile i reads x from `x` + places[i] on.
+  template <int kUsed>
+  __device__ void accumulate(const Lane& at, const std::byte* x, const int (&places)[kUsed], const std::byte* dy) {
+    if constexpr (Math::kElementBytes == 2) {
+      // ldmatrix turns rows of pixels into columns of the fragments. All loads come first: none of them waits for a product.
+      uint32_t a[kUsed][4], b[4];
+      loadMatricesTransposed(b, dy + at.dy);
 #pragma unroll
-    for (auto& row : sums_)
-      for (float& v : row) v = 0.0f;
+      for (int i = 0; i < kUsed; ++i) loadMatricesTransposed(a[i], x + places[i] + at.x);
+#pragma unroll
+      for (int i = 0; i < kUsed; ++i) multiply(i, a[i], b);
+    } else {
+      // ldmatrix cannot transpose 4-byte elements: they are read one by one, 8 pixels at a time.
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const auto* from = reinterpret_cast<const uint32_t*>(dy + at.dy + half * 8 * at.dyPitch);
+        const auto* later = reinterpret_cast<const uint32_t*>(dy + at.dy + (half * 8 + 4) * at.dyPitch);
+        const uint32_t b[4] = {from[0], later[0], from[8], later[8]};
+#pragma unroll
+        for (int i = 0; i < kUsed; ++i) {
+          const std::byte* const row = x + places[i] + at.x + half * at.eighth;
+          const auto *near = reinterpret_cast<const uint32_t*>(row), *far = reinterpret_cast<const uint32_t*>(row + 4 * at.pitch);
+          const uint32_t a[4] = {near[0], near[8], far[0], far[8]};
+          multiply(i, a, b);
+        }
+      }
+    }
   }
 
-  template <class Row>
-  __device__ void accumulate(const Row& row, const std::byte* dy, int dyPitch, int pixels) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    const std::byte* from = dy + lane % 8 * kOwn * 4;
-    for (int pixel = 0; pixel < pixels; ++pixel, from += dyPitch) {
-      const float4 v = *reinterpret_cast<const float4*>(row(pixel) + lane / 8 * 16);
-      const float a[4] = {v.x, v.y, v.z, v.w};
-      float b[kOwn];
-      if constexpr (kOwn == 4) {
-        const float4 w = *reinterpret_cast<const float4*>(from);
-        b[0] = w.x, b[1] = w.y, b[2] = w.z, b[3] = w.w;
-      } else {
-        const float2 w = *reinterpret_cast<const float2*>(from);
-        b[0] = w.x, b[1] = w.y;
+  // Calls each(input channel, output channel, sum) for this lane's sums of a tile.
+  template <class Each>
+  __device__ void forEach(int tile, const Each& each) const {
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i)
+      each(lane() / 4 + (i / 2 % 2) * 8, i / 4 * 8 + 2 * (lane() % 4) + i % 2, sums_[tile][i / 4][i % 4]);
+  }
+
+ private:
+  __device__ void multiply(int tile, const uint32_t (&a)[4], const uint32_t (&b)[4]) {
+    Math::multiply(sums_[tile][0], a, b[0], b[1]);
+    Math::multiply(sums_[tile][1], a, b[2], b[3]);
+  }
+};
+
+// A lane has 4 input times 2 output channels of each tile.
+template <>
+class WeightTiles<Float32> : public WeightTilesBase {
+ public:
+  struct Lane {
+    int pitch, eighth, dyPitch;
+    __device__ Lane(int pixelPitch, int eighthPixel, int pitchOfDy) : pitch(pixelPitch), eighth(eighthPixel), dyPitch(pitchOfDy) {}
+  };
+
+  template <int kUsed>
+  __device__ void accumulate(const Lane& at, const std::byte* x, const int (&places)[kUsed], const std::byte* dy) {
+    x += lane() / 8 * 16, dy += lane() % 8 * 8;
+#pragma unroll 1
+    for (int half = 0; half < 2; ++half, x += at.eighth) {
+      const std::byte* pixel = x;
+#pragma unroll 2
+      for (int i = 0; i < 8; ++i, pixel += at.pitch, dy += at.dyPitch) {
+        const float2 b = *reinterpret_cast<const float2*>(dy);
+#pragma unroll
+        for (int tile = 0; tile < kUsed; ++tile) {
+          const float4 a = *reinterpret_cast<const float4*>(pixel + places[tile]);
+          const float channels[4] = {a.x, a.y, a.z, a.w};
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            sums_[tile][0][j] = fmaf(channels[j], b.x, sums_[tile][0][j]);
+            sums_[tile][1][j] = fmaf(channels[j], b.y, sums_[tile][1][j]);
+          }
+        }
       }
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int k = 0; k < kOwn; ++k) sums_[i][k] = fmaf(a[i], b[k], sums_[i][k]);
     }
   }
 
   template <class Each>
-  __device__ void forEach(const Each& each) const {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  __device__ void forEach(int tile, const Each& each) const {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-#pragma unroll
-      for (int k = 0; k < kOwn; ++k) each(lane / 8 * 4 + i, lane % 8 * kOwn + k, sums_[i][k]);
+    for (int i = 0; i < kOwn; ++i) each(lane() / 8 * 4 + i % 4, lane() % 8 * 2 + i / 4, sums_[tile][i / 4][i % 4]);
   }
-
- private:
-  float sums_[4][kOwn];
 };
 
 #endif

@@ -145,8 +145,8 @@ void enqueueNormGradient(const Context& context, const Norm& norm, const NormGra
     constexpr int width = decltype(constant)::value;
     const Tiling tiling(pixels, c, width);
     constexpr size_t kSharedBytes = 2 * kThreads * sizeof(float4) + sizeof(unsigned);
-    launch(context.stream, normGradientSums<width, Gradient>, tiling.grid(layout.pixelsPerBlock), kThreads, kSharedBytes,
-           arguments, dy, tiling, layout.pixelsPerBlock, ChannelPartials{layout.partials, layout.splits, c}, context.counters);
+    launch(context.stream, normGradientSums<width, Gradient>, tiling.grid(layout.pixelsPerBlock), kThreads, kSharedBytes, arguments,
+           dy, tiling, layout.pixelsPerBlock, ChannelPartials{layout.partials, layout.splits, c}, context.counters);
     launch(context.stream, normGradientApply<width, Gradient>, tiling.grid(int64_t{kPixelsApplied} * tiling.rows), kThreads, 0,
            arguments, dy, tiling);
   });

@@ -45,9 +45,9 @@ struct ChannelPartials {
   __device__ float2& at(int block, int channel) const { return sums[static_cast<int64_t>(block) * c + channel]; }
 };
 
-// For the last block, over channels [begin, end), at most as many as it has threads: a thread calls load(block, channel) for its share
-// of a channel's blocks, eight at a time, and add(first, second, what was loaded) for each; finish(channel, first, second) is called
-// with both sums over all blocks, in some thread. `shared`: one for each thread.
+// For the last block, over channels [begin, end), at most as many as it has threads: a thread calls load(block, channel) for its
+// share of a channel's blocks, eight at a time, and add(first, second, what was loaded) for each; finish(channel, first, second) is
+// called with both sums over all blocks, in some thread. `shared`: one for each thread.
 template <class Load, class Add, class Finish>
 __device__ void forEachChannelTotal(int blocks, int begin, int end, float4* shared, const Load& load, const Add& add,
                                     const Finish& finish) {

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads) addGradientKernel(const __grid_const
   auto* const to = static_cast<float*>(sum.dx.data) + channel;
   const ChannelReader reader(sum.source, channel, sum.c);
   for (int64_t first = thread / groups; first < sum.pixels; first += kLoadsAtOnce * each) {
-    ChannelReader::Raw raw[kLoadsAtOnce] = {};  // or what a load leaves alone would be kept from the one before
+    ChannelReader::Raw raw[kLoadsAtOnce] = {};
     float dx[kLoadsAtOnce][4] = {};
 #pragma unroll
     for (int i = 0; i < kLoadsAtOnce; ++i) {

@@ -2,13 +2,16 @@
 // output channels. A block owns some taps, `chunk` input channels and `columns` output channels, and sums over a fixed share of the
 // pixels ("split"); sumPartials then adds the splits in order, so no result depends on which block comes first.
 //
-// For each tile of 64 pixels of dy, the patch of x that it sees and dy itself go to shared memory, both read through their norms;
-// each of 9 warps multiplies up to four items of 16 input channels x kItemColumns output channels at one tap. With 3x3 taps, 32
-// input and 64 output channels those are 36 items.
+// For each tile of up to 256 pixels of dy, the patch of x that it sees and dy itself go to shared memory, both read through their
+// norms. A unit of work is up to five tiles of 16 x 16 channels at their taps; where there are fewer units than warps, groups of
+// warps share the tile's pixels, and their sums are added at the end. Two blocks of a multiprocessor take turns: the loads of one
+// are under way while the other multiplies.
 //
-// Bytes, in device memory: 4 n h w c x (patch / tile: 1.6 for 3x3) x column tiles + 4 n outH outW k x chunks x tap groups read
-// (NormGradient: 8 in place of 4), 4 taps c k x splits written and read again. Flops: 2 n outH outW k c taps. Launch: splits x
-// (tap groups x chunks x column tiles) blocks of 288 threads; the sums: 1 thread an element.
+// Bytes, in device memory: 4 n h w c x column tiles + 4 n outH outW k x chunks x tap groups read (NormGradient: 8 in place of 4),
+// most of the repetitions and the borders of patches (a third of a tile of 8 x 32 pixels) from the L2 cache; 4 taps c k x splits
+// written and read again. Flops: 2 n outH outW k c taps. In shared memory, bfloat16: 6 ldmatrix for 10 products of 16 x 16 x 8.
+// Launch: splits x (tap groups x chunks x column tiles) blocks of 256 threads, at most 264 where there is work for as many; the
+// sums: 256 threads for each 1024 / shares elements.
 #include "cuda/convolution.cuh"
 #include "cuda/prepare.cuh"
 #include "cuda/run.h"
@@ -16,144 +19,350 @@
 namespace revnet::cuda {
 namespace {
 
-constexpr int kWarps = 9;
+constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kItems = 4;  // of a warp
-constexpr int kTilePixels = 64;
-constexpr int kBlocks = 128;  // aimed at; more splits would only make more partial sums
-constexpr int kTilesPerSplit = 2;
+constexpr int kBlocksEach = 2;              // of a multiprocessor
+constexpr int kBlocks = 132 * kBlocksEach;  // in all; the same on every device, as the order of sums depends on it
+constexpr int kTileRows = 5;                // tiles of a unit: WeightTilesBase::kMost
+constexpr int kTileEdge = 16;               // and their channels
+constexpr int kUnitBytes = kTileRows * kTileEdge * kTileEdge * 4;
 constexpr size_t kSharedBytes = 64 << 10;
+constexpr int kPatchLoads = 6, kDyLoads = 4;  // of a thread that are under way at a time
 constexpr int kSumThreads = 256;
+constexpr int kSumLoads = 8;  // of a thread, at a time
+constexpr int kMostShares = 32;
 
 struct Pass {
   Gather gather;
   Convolution convolution;
   Source x, dy;
-  int chunk, columns, tapsPerBlock;
+  int chunk, columns, tapsPerBlock, rowGroups;
+  int workAt;           // bytes, in shared memory: Work, then BoxPixels of the patch and of dy
   float* to;            // [splits][taps][c][k] overwritten
   int64_t splitStride;  // elements from one split to the next; 0: there is one
 };
 
+struct Sum {
+  PendingSum sum;
+  int shares;  // of the splits, in different threads; a power of two
+};
 struct Sums {
-  PendingSum list[kMaxPendingSums];
+  Sum list[kMaxPendingSums];
+};
+
+// A box of pixels [images][height][width] of a tensor [n][h][w][c].
+struct Box {
+  int images, height, width;
+  int n, h, w, c;
+  constexpr int pixels() const { return images * height * width; }
+};
+
+// A pixel of a box: how far it lies behind the first one, in elements of the tensor, and its column, row and image in one word: the
+// same for every tile, so that no tile's pixels have to be divided.
+struct BoxPixel {
+  int distance;
+  unsigned place;
+};
+
+// What is brought to shared memory for each tile: a box of `used` channels from `channel` on, as a row of `pitch` bytes for each
+// pixel. `logGroups`: of the number of threads that share a pixel, with four channels each.
+struct Staged {
+  Box box;
+  int channel, used, logGroups;
+  int pitch, at, pixelsAt;  // bytes; in shared memory: the rows, and BoxPixel [box.pixels()]
+};
+
+// What a warp multiplies.
+struct Unit {
+  int places[kTileRows];  // in the patch, in bytes
+  int taps[kTileRows], channels[kTileRows];
+  int used;    // tiles
+  int column;  // the first, of the block's
+  int firstPixel, pixelStep;
+};
+
+// What a block does with each tile, worked out once, in shared memory: registers are needed for sums, and loads that are under way.
+struct Work {
+  Staged patch, dy;
+  Unit units[kWarps];
 };
 
 #if REVNET_KERNEL_CODE
 
-// The tile's pixels of dy, channels [channel, channel + columns), as rows of `pitch` bytes; zero where there is no pixel.
-template <class Math>
-__device__ void fillGradient(std::byte* to, int pitch, const Pass& pass, const TilePlace& place, int channel) {
-  const int groups = pass.columns / 4, group = static_cast<int>(threadIdx.x) % groups, each = kThreads / groups;
-  const Axis &rows = pass.gather.rows[0], &columns = pass.gather.columns[0];
-  const int k = pass.convolution.k;
-  const ChannelReader reader(pass.dy, channel + 4 * group, k);
-  for (int pixel = static_cast<int>(threadIdx.x) / groups; pixel < kTilePixels; pixel += each) {
-    const TilePixel at(pass.gather.tile, pixel);
-    const int n = place.image + at.image, y = place.row + at.row, x = place.column + at.column;
-    float v[4] = {};
-    if (channel + 4 * group < k && n < pass.gather.n && y < rows.outputs && x < columns.outputs)
-      reader.convert(reader.load(((static_cast<int64_t>(n) * rows.outputs + y) * columns.outputs + x) * k), v);
-    Math::store4(to + pixel * pitch + 4 * group * Math::kElementBytes, v);
+// A place's fields of 10, 9 and 9 bits, and above each a guard bit that is set.
+__device__ constexpr unsigned fieldsOf(int column, int row, int image) {
+  return static_cast<unsigned>(column) + (static_cast<unsigned>(row) << 11) + (static_cast<unsigned>(image) << 21);
+}
+constexpr unsigned kGuards = 1u << 10 | 1u << 20 | 1u << 30;
+
+// Which pixels of a box are pixels of its tensor, where the box begins at (image, top, left). No difference of fields in range
+// clears the guard bit above it, so that two subtractions make all six comparisons.
+class Inside {
+ public:
+  __device__ Inside(const Box& box, int image, int top, int left)
+      : low_(fieldsOf(max(0, -left), max(0, -top), 0)),
+        high_(fieldsOf(min(box.width, box.w - left) - 1, min(box.height, box.h - top) - 1, min(box.images, box.n - image) - 1) +
+              2 * kGuards) {}
+  __device__ bool contains(unsigned place) const { return ((place - low_) & (high_ - place) & kGuards) == kGuards; }
+
+ private:
+  unsigned low_, high_;
+};
+
+__device__ void layPixels(const Staged& staged) {
+  const Box& box = staged.box;
+  auto* const pixels = reinterpret_cast<BoxPixel*>(sharedMemory() + staged.pixelsAt);
+  for (int pixel = static_cast<int>(threadIdx.x); pixel < box.pixels(); pixel += kThreads) {
+    const int line = pixel / box.width, column = pixel % box.width, image = line / box.height, row = line % box.height;
+    pixels[pixel] = {((image * box.h + row) * box.w + column) * box.c, fieldsOf(column, row, image) + kGuards};
   }
 }
 
-template <class Math, int kItemColumns>
-__global__ void __launch_bounds__(kThreads, 1) weightsGradientKernel(const __grid_constant__ Pass pass) {
-  waitForPrevious();
+// Brings the channels from the box that begins at (image, top, left); zero outside the tensor.
+template <class Math, bool kGradients, bool kWhole, int kLoads>
+__device__ void fill(const Staged& staged, const Source& source, int image, int top, int left) {
+  const Box& box = staged.box;
+  const int logGroups = staged.logGroups, group = static_cast<int>(threadIdx.x) & ((1 << logGroups) - 1);
+  const int channel = staged.channel + 4 * group;
+  if (4 * group >= staged.used) return;
+  const int64_t origin = ((static_cast<int64_t>(image) * box.h + top) * box.w + left) * box.c;  // may be outside
+  const Inside tensor(box, image, top, left);
+  using Reader = SourceReader<kGradients, kWhole>;
+  const Reader reader(source, channel, box.c);
+  const int each = kThreads >> logGroups, pitch = staged.pitch;
+  const bool any = channel < box.c;
+  const int first = static_cast<int>(threadIdx.x) >> logGroups;
+  const auto* from = reinterpret_cast<const BoxPixel*>(sharedMemory() + staged.pixelsAt) + first;
+  const BoxPixel* const end = from - first + box.pixels();
+  std::byte* to = sharedMemory() + staged.at + 4 * group * Math::kElementBytes + first * pitch;
+#pragma unroll 1
+  while (from < end) {
+    typename Reader::Raw raw[kLoads] = {};
+    unsigned inside = 0;  // a bit each
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i, from += each) {
+      if (from >= end) continue;
+      const BoxPixel at = *from;
+      if (!any || !tensor.contains(at.place)) continue;
+      raw[i] = reader.load(origin + at.distance);
+      inside |= 1u << i;
+    }
+    from -= kLoads * each;
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i, from += each, to += each * pitch) {
+      float v[4] = {};
+      if ((inside >> i & 1) != 0) reader.convert(raw[i], v);
+      if (from < end) Math::store4(to, v);
+    }
+  }
+}
+template <class Math, bool kGradients, int kLoads>
+__device__ void fill(const Staged& staged, const Source& source, int image, int top, int left) {
+  if (SourceReader<kGradients>::isWhole(source, staged.box.c))
+    fill<Math, kGradients, true, kLoads>(staged, source, image, top, left);
+  else
+    fill<Math, kGradients, false, 1>(staged, source, image, top, left);
+}
+
+template <class Math>
+__device__ void layWork(Work& work, const Pass& pass) {
   const Gather& gather = pass.gather;
   const Convolution& conv = pass.convolution;
   const Axis &rows = gather.rows[0], &columns = gather.columns[0];
-  const int chunks = ceilDiv(conv.c, pass.chunk), columnTiles = ceilDiv(conv.k, pass.columns);
-  const int part = static_cast<int>(blockIdx.y);
+  const int chunks = ceilDiv(conv.c, pass.chunk), columnTiles = ceilDiv(conv.k, pass.columns), part = static_cast<int>(blockIdx.y);
   const int firstK = part % columnTiles * pass.columns, firstC = part / columnTiles % chunks * pass.chunk;
   const int firstTap = part / columnTiles / chunks * pass.tapsPerBlock;
+  const int taps = min(pass.tapsPerBlock, conv.taps() - firstTap);
+  const int channels = min(pass.chunk, ceilDiv(conv.c - firstC, kTileEdge) * kTileEdge);
+  const int patchPitch = columnPitch<Math>(pass.chunk);
+  if (threadIdx.x == 0) {
+    const int images = 1 << gather.tile.logImages, pixelsAt = pass.workAt + static_cast<int>(sizeof(Work));
+    const Box patch{images, gather.patchH, gather.patchW, gather.n, rows.size, columns.size, conv.c};
+    const Box dy{images, 1 << gather.tile.logRows, 1 << gather.tile.logColumns, gather.n, rows.outputs, columns.outputs, conv.k};
+    const int patchPixels = gather.patchPixels(), dyPitch = columnPitch<Math>(pass.columns);
+    work.patch = Staged{patch, firstC, channels, logOf(pass.chunk / 4), patchPitch, 0, pixelsAt};
+    work.dy = Staged{dy,
+                     firstK,
+                     pass.columns,
+                     logOf(pass.columns / 4),
+                     dyPitch,
+                     patchPixels * patchPitch,
+                     pixelsAt + patchPixels * static_cast<int>(sizeof(BoxPixel))};
+  }
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  if (lane < kTileRows) {
+    const int units = pass.rowGroups * (pass.columns / kTileEdge);
+    const int all = channels / kTileEdge * taps, rowGroup = warp % units % pass.rowGroups, first = all * rowGroup / pass.rowGroups;
+    const int tap = firstTap + (first + lane) % taps, channel = (first + lane) / taps * kTileEdge;
+    Unit& unit = work.units[warp];
+    unit.places[lane] =
+        (tap / conv.kernel * gather.patchW + tap % conv.kernel) * patchPitch + channel * static_cast<int>(Math::kElementBytes);
+    unit.taps[lane] = tap, unit.channels[lane] = firstC + channel;
+    if (lane == 0) {
+      unit.used = all * (rowGroup + 1) / pass.rowGroups - first;
+      unit.column = warp % units / pass.rowGroups * kTileEdge;
+      unit.firstPixel = warp / units * WeightTilesBase::kPixels;
+      unit.pixelStep = kWarps / units * WeightTilesBase::kPixels;
+    }
+  }
+  syncBlock();
+  layPixels(work.patch);
+  layPixels(work.dy);
+  syncBlock();
+}
 
-  const int patchPitch = columnPitch<Math>(pass.chunk), dyPitch = columnPitch<Math>(pass.columns);
-  std::byte* const patch = sharedMemory();
-  std::byte* const dy = patch + gather.patchPixels() * patchPitch;
+template <class Math>
+__global__ void __launch_bounds__(kThreads, kBlocksEach) weightsGradientKernel(const __grid_constant__ Pass pass) {
+  waitForPrevious();
+  using Tiles = WeightTiles<Math>;
+  static_assert(Tiles::kMost == kTileRows && Tiles::kEdge == kTileEdge && Tiles::kFloats * 4 == kUnitBytes);
+  const Gather& gather = pass.gather;
+  const Axis &rows = gather.rows[0], &columns = gather.columns[0];
+  auto& work = *reinterpret_cast<Work*>(sharedMemory() + pass.workAt);
+  layWork<Math>(work, pass);
+  const Unit& unit = work.units[threadIdx.x / kWarp];
 
-  // Item i: tap i / (channel tiles * column items), and so on.
-  const int used = min(pass.chunk, ceilDiv(conv.c - firstC, 16) * 16), channelTiles = used / 16;
-  const int columnItems = pass.columns / kItemColumns;
-  const int items = min(pass.tapsPerBlock, conv.taps() - firstTap) * channelTiles * columnItems;
-  struct Item {
-    int tap, channel, column;
-  };
-  const auto itemAt = [&](int i) {
-    return Item{firstTap + i / columnItems / channelTiles, i / columnItems % channelTiles * 16, i % columnItems * kItemColumns};
-  };
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-
-  WeightTile<Math, kItemColumns> sums[kItems];
-#pragma unroll
-  for (auto& tile : sums) tile.clear();
-
+  Tiles sums;
+  sums.clear();
   const int tiles = gather.tiles(), splits = static_cast<int>(gridDim.x), split = static_cast<int>(blockIdx.x);
   const int lastTile = static_cast<int>(static_cast<int64_t>(tiles) * (split + 1) / splits);
   for (int index = static_cast<int>(static_cast<int64_t>(tiles) * split / splits); index < lastTile; ++index) {
     const TilePlace place(gather, index);
-    fillPatch<Math>(patch, patchPitch, gather, rows, columns, place, pass.x, firstC, pass.chunk, used);
-    fillGradient<Math>(dy, dyPitch, pass, place, firstK);
+    fill<Math, false, kPatchLoads>(work.patch, pass.x, place.image, place.row * rows.step + rows.origin,
+                                   place.column * columns.step + columns.origin);
+    fill<Math, true, kDyLoads>(work.dy, pass.dy, place.image, place.row, place.column);
     syncBlock();
+    const int patchPitch = work.patch.pitch, dyPitch = work.dy.pitch;
+    const std::byte* const dy = sharedMemory() + work.dy.at + unit.column * Math::kElementBytes;
+    const auto placeOf = [&](int pixel) { return TilePixel(gather.tile, pixel).patchIndex(gather, rows, columns) * patchPitch; };
+    const typename Tiles::Lane at(columns.step * patchPitch, placeOf(8), dyPitch);
+    Tiles::withUsed(unit.used, [&](auto used) {
+      int places[used];
 #pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      if (warp + i * kWarps >= items) break;
-      const Item item = itemAt(warp + i * kWarps);
-      const int tapAt = item.tap / conv.kernel * gather.patchW + item.tap % conv.kernel;
-      const std::byte* const from = patch + tapAt * patchPitch + item.channel * Math::kElementBytes;
-      sums[i].accumulate(
-          [&](int pixel) { return from + TilePixel(gather.tile, pixel).patchIndex(gather, rows, columns) * patchPitch; },
-          dy + item.column * Math::kElementBytes, dyPitch, kTilePixels);
-    }
+      for (int i = 0; i < used; ++i) places[i] = unit.places[i];
+#pragma unroll 1
+      for (int pixel = unit.firstPixel; pixel < gather.tile.pixels(); pixel += unit.pixelStep)
+        sums.accumulate(at, sharedMemory() + placeOf(pixel), places, dy + pixel * dyPitch);
+    });
     syncBlock();
   }
 
+  // The first group of warps adds the sums of the others to its own.
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, units = kWarps / (unit.pixelStep / Tiles::kPixels);
+  auto* const others = reinterpret_cast<float*>(sharedMemory()) + (warp % units - units) * Tiles::kFloats;
+  if (warp >= units) sums.store(others + warp / units * units * Tiles::kFloats);
+  syncBlock();
+  if (warp >= units) return;
+  for (int other = units; other < kWarps; other += units) sums.addFrom(others + other * Tiles::kFloats);
+  const int c = pass.convolution.c, k = pass.convolution.k;
   float* const to = pass.to + split * pass.splitStride;
 #pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    if (warp + i * kWarps >= items) break;
-    const Item item = itemAt(warp + i * kWarps);
-    sums[i].forEach([&](int channel, int column, float sum) {
-      const int c = firstC + item.channel + channel, k = firstK + item.column + column;
-      if (c < conv.c && k < conv.k) to[(static_cast<int64_t>(item.tap) * conv.c + c) * conv.k + k] = sum;
+  for (int i = 0; i < Tiles::kMost; ++i) {
+    if (i >= unit.used) break;
+    sums.forEach(i, [&](int input, int output, float sum) {
+      const int channel = unit.channels[i] + input, column = work.dy.channel + unit.column + output;
+      if (channel < c && column < k) to[(static_cast<int64_t>(unit.taps[i]) * c + channel) * k + column] = sum;
     });
   }
 }
 
+// A thread adds its share of the splits (every shares-th) for four elements; then one adds the shares of an element, in order.
 __global__ void __launch_bounds__(kSumThreads) sumPartialsKernel(const __grid_constant__ Sums sums) {
   waitForPrevious();
-  const PendingSum& sum = sums.list[blockIdx.y];
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < sum.elements;
-       i += static_cast<int64_t>(gridDim.x) * kSumThreads) {
-    CompensatedSum total;
-#pragma unroll 4
-    for (int split = 0; split < sum.splits; ++split) total.add(sum.partials[split * sum.elements + i]);
-    sum.gradient[i] = total.value();
+  const PendingSum& sum = sums.list[blockIdx.y].sum;
+  const int shares = sums.list[blockIdx.y].shares, fours = kSumThreads / shares, thread = static_cast<int>(threadIdx.x);
+  const int64_t stride = partialStride(sum.elements), firstElement = int64_t{4} * fours * blockIdx.x;
+  if (firstElement >= sum.elements) return;
+
+  const int share = thread / fours, four = thread % fours;
+  CompensatedSum totals[4];
+  if (firstElement + 4 * four < sum.elements) {
+    const float* from = sum.partials + firstElement + 4 * four + share * stride;
+    for (int split = share; split < sum.splits; split += kSumLoads * shares, from += kSumLoads * shares * stride) {
+      float4 loaded[kSumLoads];
+#pragma unroll
+      for (int i = 0; i < kSumLoads; ++i)
+        if (split + i * shares < sum.splits) loaded[i] = *reinterpret_cast<const float4*>(from + i * shares * stride);
+#pragma unroll
+      for (int i = 0; i < kSumLoads; ++i) {
+        if (split + i * shares >= sum.splits) break;
+        totals[0].add(loaded[i].x), totals[1].add(loaded[i].y), totals[2].add(loaded[i].z), totals[3].add(loaded[i].w);
+      }
+    }
+  }
+  auto* const shared = reinterpret_cast<CompensatedSum*>(sharedMemory());  // [shares][4 fours]
+#pragma unroll
+  for (int i = 0; i < 4; ++i) shared[4 * thread + i] = totals[i];
+  syncBlock();
+  for (int element = thread; element < 4 * fours && firstElement + element < sum.elements; element += kSumThreads) {
+    CompensatedSum total = shared[element];
+    for (int i = 1; i < shares; ++i) total.add(shared[i * 4 * fours + element]);
+    sum.gradient[firstElement + element] = total.value();
   }
 }
 
 #endif
 
+constexpr int powerFrom(int value) {
+  int power = 1;
+  while (power < value) power *= 2;
+  return power;
+}
+
+// Of a block's Work, and the pixels behind it.
+size_t workBytes(const Gather& gather) {
+  return sizeof(Work) + static_cast<size_t>(gather.patchPixels() + gather.tile.pixels()) * sizeof(BoxPixel);
+}
+
+// How a block's share of taps and channels is laid out, for the widths of the plan.
+void layRows(WeightsGradientPlan& plan) {
+  const int taps = plan.convolution.taps(), most = kTileRows * (kWarps / (plan.columns / kTileEdge));
+  const int groups = ceilDiv(taps, std::max(1, most / (plan.chunk / kTileEdge)));
+  plan.tapsPerBlock = ceilDiv(taps, groups);
+  plan.rowGroups = powerFrom(ceilDiv(plan.chunk / kTileEdge * plan.tapsPerBlock, kTileRows));
+}
+
 template <class Math>
 WeightsGradientPlan planPass(const Convolution& shape) {
   const Convolution conv = flattened(shape);
-  const Gather gather = forwardGather(conv, kTilePixels);
-  WeightsGradientPlan plan{conv, gather, conv.kernel == 1 ? 64 : 32, 64, 32, 0, 1, 0};
-  while (plan.columns > 16 && plan.columns / 2 >= conv.k) plan.columns /= 2;
+  int pixels = 256;
+  WeightsGradientPlan plan{conv, forwardGather(conv, pixels), 16, 16, 0, 0, 1, 0};
+  // The widest blocks that eight warps have registers for: the wider, the fewer times x and dy are read.
+  const int widest = conv.kernel == 1 ? 128 : conv.kernel == 3 ? 32 : 16;
+  plan.chunk = std::min(widest, powerFrom(std::max(conv.c, kTileEdge)));
+  int fewest = 0;
+  for (int columns = kTileEdge; columns <= std::min(64, powerFrom(std::max(conv.k, kTileEdge))); columns *= 2) {
+    WeightsGradientPlan wider = plan;
+    wider.columns = columns;
+    layRows(wider);
+    if (fewest == 0 || wider.parts() < fewest) plan = wider, fewest = wider.parts();
+  }
   const auto sharedBytes = [&] {
-    return static_cast<size_t>(gather.patchPixels()) * static_cast<size_t>(columnPitch<Math>(plan.chunk)) +
-           static_cast<size_t>(kTilePixels) * static_cast<size_t>(columnPitch<Math>(plan.columns));
+    const auto tile = static_cast<size_t>(plan.gather.patchPixels()) * static_cast<size_t>(columnPitch<Math>(plan.chunk)) +
+                      static_cast<size_t>(pixels) * static_cast<size_t>(columnPitch<Math>(plan.columns));
+    const int units = plan.rowGroups * (plan.columns / kTileEdge);
+    return std::max(tile, static_cast<size_t>(kWarps - units) * kUnitBytes) + workBytes(plan.gather);
   };
-  while (plan.chunk > 16 && (plan.chunk / 2 >= conv.c || sharedBytes() > kSharedBytes)) plan.chunk /= 2;
-  while (plan.columns > 16 && sharedBytes() > kSharedBytes) plan.columns /= 2;
-  plan.itemColumns = std::min(plan.columns, 32);
+  const auto narrow = [&] {
+    int& wider = plan.columns >= plan.chunk ? plan.columns : plan.chunk;
+    if (wider == kTileEdge) return false;
+    wider /= 2;
+    layRows(plan);
+    return true;
+  };
+  const auto shorten = [&] {
+    if (pixels == 64) return false;
+    pixels /= 2;
+    plan.gather = forwardGather(conv, pixels);
+    return true;
+  };
+  while (sharedBytes() > kSharedBytes && (shorten() || narrow())) continue;
+  // Where there are too few of them for all multiprocessors, blocks become narrower, then tiles shorter: more splits would cost
+  // more than reading x and dy again.
+  while (2 * plan.gather.tiles() * plan.parts() <= kBlocks && (narrow() || shorten())) continue;
   plan.sharedBytes = sharedBytes();
-
-  const int itemsPerTap = plan.chunk / 16 * (plan.columns / plan.itemColumns);
-  const int groups = ceilDiv(conv.taps(), kItems * kWarps / itemsPerTap);
-  plan.tapsPerBlock = ceilDiv(conv.taps(), groups);
-  const int parts = groups * ceilDiv(conv.c, plan.chunk) * ceilDiv(conv.k, plan.columns);
-  plan.splits = std::max(1, std::min(ceilDiv(kBlocks, parts), ceilDiv(gather.tiles(), kTilesPerSplit)));
+  const int64_t tiles = plan.gather.tiles(), tilesPerBlock = (tiles * plan.parts() + kBlocks - 1) / kBlocks;
+  plan.splits = static_cast<int>((tiles + tilesPerBlock - 1) / tilesPerBlock);
   return plan;
 }
 
@@ -165,37 +374,38 @@ WeightsGradientPlan planBackwardWeights(const Convolution& conv, Precision preci
 
 void convolveBackwardWeights(const Context& context, const WeightsGradientPlan& plan, const Source& x, const Source& dy,
                              float* gradient, float* partials) {
-  const Convolution& conv = plan.convolution;
   const Pass pass{plan.gather,
-                  conv,
+                  plan.convolution,
                   x,
                   dy,
                   plan.chunk,
                   plan.columns,
                   plan.tapsPerBlock,
+                  plan.rowGroups,
+                  static_cast<int>(plan.sharedBytes - workBytes(plan.gather)),
                   plan.splits > 1 ? partials : gradient,
-                  plan.splits > 1 ? plan.elements() : 0};
-  const int parts = ceilDiv(conv.taps(), plan.tapsPerBlock) * ceilDiv(conv.c, plan.chunk) * ceilDiv(conv.k, plan.columns);
-  const dim3 grid(static_cast<unsigned>(plan.splits), static_cast<unsigned>(parts));
+                  plan.splits > 1 ? partialStride(plan.elements()) : 0};
+  const dim3 grid(static_cast<unsigned>(plan.splits), static_cast<unsigned>(plan.parts()));
   withMath(context.precision, [&](auto math) {
-    using Math = decltype(math);
-    const auto kernel = plan.itemColumns == 32 ? weightsGradientKernel<Math, 32> : weightsGradientKernel<Math, 16>;
-    launch(context.stream, kernel, grid, kThreads, plan.sharedBytes, pass);
+    launch(context.stream, weightsGradientKernel<decltype(math)>, grid, kThreads, plan.sharedBytes, pass);
   });
 }
 
 void sumPartials(const Context& context, const PendingSum* sums, int count) {
   Sums pending{};
   int used = 0;
-  int64_t most = 0;
+  int64_t blocks = 0;
   for (int i = 0; i < count; ++i) {
     if (sums[i].splits <= 1) continue;
-    pending.list[used++] = sums[i];
-    most = std::max(most, sums[i].elements);
+    const int shares = std::min(kMostShares, powerFrom(ceilDiv(sums[i].splits, kSumLoads)));
+    pending.list[used++] = {sums[i], shares};
+    const int64_t elements = 4 * kSumThreads / shares;  // of a block
+    blocks = std::max(blocks, (sums[i].elements + elements - 1) / elements);
   }
   if (used == 0) return;
-  const auto blocks = static_cast<unsigned>(std::clamp<int64_t>((most + kSumThreads - 1) / kSumThreads, 1, 4096));
-  launch(context.stream, sumPartialsKernel, dim3(blocks, static_cast<unsigned>(used)), kSumThreads, 0, pending);
+  constexpr size_t kScratch = 4 * kSumThreads * 2 * sizeof(float);  // a CompensatedSum each
+  launch(context.stream, sumPartialsKernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(used)), kSumThreads, kScratch,
+         pending);
 }
 
 // ---- Op ------------------------------------------------------------------------------------------------------------------------
