@@ -25,7 +25,9 @@ constexpr int kThreads = kConvolutionThreads;
 constexpr int kBlocks = 264;
 constexpr int kPairs = 1;  // of 8 output channels, for each warp: more do not fit into registers beside what is being loaded
 constexpr size_t kPatchBytes = 40 << 10;
-constexpr size_t kSharedBytes = 99 << 10;    // of a block, on GPUs that have least
+// Of a block, on the GPUs that have least: of compute capability 8.6 and, in float32, which runs there, 7.5.
+template <class Math>
+constexpr size_t kSharedBytes = Math::kTensorCores ? 99 << 10 : 64 << 10;
 constexpr size_t kStreamedBytes = 64 << 10;  // so that more than one block has room where weights come and go
 constexpr int kChunkBytes = 128;
 
@@ -37,7 +39,7 @@ struct Pass {
   const std::byte* weights;
   PartialSums partials;
   unsigned* counters;
-  bool resident;
+  bool resident, ahead;
   int rowsAtOnce;
 };
 
@@ -96,11 +98,11 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolve
   const auto slabIndex = [&](const Axis& rows, const Axis& columns, int at, int row, int column) {
     return (at * layout.kernel + rows.firstTap + row * rows.tapStep) * layout.kernel + columns.firstTap + column * columns.tapStep;
   };
-  // Weights that do not all have room: those of the next group come while this one is multiplied.
+  // Weights that do not all have room: those of the next group come while this one is multiplied, if there is room for both.
   Group next;
   int half = 0;
   const auto copyNext = [&](const Axis& rows, const Axis& columns) {
-    std::byte* to = slabs + half * pass.rowsAtOnce * layout.kernel * slabStep;
+    std::byte* to = slabs + (pass.ahead ? half : 0) * pass.rowsAtOnce * layout.kernel * slabStep;
     for (int row = next.row; row < min(next.row + pass.rowsAtOnce, rows.taps); ++row)
       for (int column = 0; column < columns.taps; ++column, to += slabStep)
         copySlabs<Math, kColumns>(to, weights + slabSize * static_cast<size_t>(slabIndex(rows, columns, next.chunk, row, column)),
@@ -112,7 +114,7 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolve
   if (pass.resident) {
     copySlabs<Math, kColumns>(slabs, weights, chunk, chunks * layout.taps());
     copyAsyncCommit();
-  } else {
+  } else if (pass.ahead) {
     copyNext(gather.rows[phase / 2], gather.columns[phase % 2]);
   }
 
@@ -143,10 +145,14 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolve
           syncBlock();  // the patch before has been read
           fillPatch<Math>(patch, patchPitch, gather, rows, columns, place, pass.source, at * chunk, chunk, used);
         }
+        if (!pass.resident && !pass.ahead) {
+          if (begin > 0) syncBlock();  // the weights before have been read
+          copyNext(rows, columns);
+        }
         copyAsyncWait<0>();
         syncBlock();
         const std::byte* slab = slabs + ownSlab;
-        if (!pass.resident) {
+        if (!pass.resident && pass.ahead) {
           slab += (half ^ 1) * pass.rowsAtOnce * layout.kernel * slabStep;
           copyNext(rows, columns);
         }
@@ -208,21 +214,33 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
                    shape.columns(), kChunkBytes / Math::kElementBytes, transposed};
     return plan;
   };
+  // Channels side by side as far as there are any, unless a wide kernel takes more shared memory than there is, for its weights or
+  // for the pixels that it sees around those of a tile.
   const int outputs = transposed ? conv.c : conv.k;
+  const auto hasRoom = [](const ConvolutionPlan& plan) {
+    const int patch = plan.gather.patchPixels() * rowPitch<Math>(Math::kStep);
+    return static_cast<size_t>(patch + plan.layout.kernel * slabBytes<Math>(Math::kStep, plan.layout.columns)) <=
+           kSharedBytes<Math>;
+  };
   ConvolutionPlan plan = planFor({outputs <= 16 ? 1 : outputs <= 32 ? 2 : 4});
+  for (const int columnWarps : {4, 2, 1})
+    if (!hasRoom(plan)) plan = planFor({columnWarps});
 
   WeightLayout& layout = plan.layout;
   const auto patchBytes = [&] {
     return static_cast<size_t>(plan.gather.patchPixels()) * static_cast<size_t>(rowPitch<Math>(layout.chunk));
   };
   while (layout.chunk > Math::kStep && (layout.chunk / 2 >= layout.inputs || patchBytes() > kPatchBytes)) layout.chunk /= 2;
-  const auto slab = static_cast<size_t>(slabBytes<Math>(layout.chunk, layout.columns));
-  const size_t all = slab * static_cast<size_t>(layout.chunks() * layout.taps()), row = slab * static_cast<size_t>(layout.kernel);
-  plan.resident = patchBytes() + all <= kSharedBytes;
-  const auto streamed = [&](int rows) { return patchBytes() + 2 * row * static_cast<size_t>(rows); };
+  const auto rowBytes = [&] { return static_cast<size_t>(slabBytes<Math>(layout.chunk, layout.columns) * layout.kernel); };
+  const auto residentBytes = [&] { return patchBytes() + rowBytes() * static_cast<size_t>(layout.chunks() * layout.kernel); };
+  const auto streamedBytes = [&](int rows) { return patchBytes() + rowBytes() * static_cast<size_t>(rows); };
+  plan.resident = residentBytes() <= kSharedBytes<Math>;
+  while (!plan.resident && layout.chunk > Math::kStep && streamedBytes(2) > kSharedBytes<Math>) layout.chunk /= 2;
+  plan.ahead = streamedBytes(2) <= kSharedBytes<Math>;
+  const int buffers = plan.ahead ? 2 : 1;
   plan.rowsAtOnce = layout.kernel;
-  while (!plan.resident && plan.rowsAtOnce > 1 && streamed(plan.rowsAtOnce) > kStreamedBytes) --plan.rowsAtOnce;
-  const size_t reading = plan.resident ? patchBytes() + all : streamed(plan.rowsAtOnce);
+  while (!plan.resident && plan.rowsAtOnce > 1 && streamedBytes(buffers * plan.rowsAtOnce) > kStreamedBytes) --plan.rowsAtOnce;
+  const size_t reading = plan.resident ? residentBytes() : streamedBytes(buffers * plan.rowsAtOnce);
   const size_t summing = sizeof(float4) * (1 + kThreads);  // ChannelSums::leave takes no more
   plan.sharedBytes = std::max(reading, summing);
   // As many tiles for each block.
@@ -246,7 +264,8 @@ ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision) {
 
 void convolve(const Context& context, const ConvolutionPlan& plan, const Source& source, const std::byte* weights,
               const Target& target, const PartialSums& partials) {
-  const Pass pass{plan.gather, plan.layout, source, target, weights, partials, context.counters, plan.resident, plan.rowsAtOnce};
+  const Pass pass{plan.gather, plan.layout,      source,        target,     weights,
+                  partials,    context.counters, plan.resident, plan.ahead, plan.rowsAtOnce};
   const dim3 grid(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.layout.columnTiles()),
                   static_cast<unsigned>(plan.gather.phases * plan.gather.phases));
   withMath(context.precision, [&](auto math) {

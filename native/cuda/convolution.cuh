@@ -40,7 +40,8 @@ struct ConvolutionPlan {
   Gather gather;
   WeightLayout layout;
   BlockShape shape;
-  bool resident;  // all weights of a column tile stay in shared memory; otherwise those of so many rows of taps come and go
+  bool resident;  // all weights of a column tile stay in shared memory; otherwise those of so many rows of taps come and go,
+  bool ahead;     // and those of the next rows while these are used
   int rowsAtOnce;
   int blocks;  // that share the tiles of one phase; each has a run of neighbouring ones
   size_t sharedBytes;

@@ -89,7 +89,7 @@ inline void layTiles(Gather& gather, int pixels) {
   };
   // Every image brings a border of its own, and long rows have long ones. Where a wide kernel would make the patch too large for
   // shared memory, the tile becomes squarer and reaches over the edges of small images instead.
-  const int mostPatchPixels = pixels * 15 / 2;
+  const int mostPatchPixels = std::min(pixels * 15 / 2, 1280);
   for (;;) {
     gather.patchH = extent(gather.rows, tile.logRows);
     gather.patchW = extent(gather.columns, tile.logColumns);
@@ -214,8 +214,8 @@ class SourceReader {
   struct Nothing {};
 
  public:
-  // The channels as they lie in memory: what is loaded before it is needed, so that many loads are under way. An array of them should
-  // start as zeros, or what a load leaves alone would be kept from the one before.
+  // The channels as they lie in memory: what is loaded before it is needed, so that many loads are under way. An array of them
+  // should start as zeros, or what a load leaves alone would be kept from the one before.
   struct Raw {
     uint4 x;
     std::conditional_t<kGradients, uint4, Nothing> dz;  // of NormGradient alone
@@ -287,8 +287,8 @@ constexpr int kLoadsAtOnce = 4;
 
 // See fillPatch.
 template <class Math, int kAtOnce, class Reader>
-__device__ void fillPatchFrom(const Reader& reader, std::byte* to, int pitch, const Gather& gather,
-                              const Axis& rows, const Axis& columns, const TilePlace& place, int images, int begin, int each) {
+__device__ void fillPatchFrom(const Reader& reader, std::byte* to, int pitch, const Gather& gather, const Axis& rows,
+                              const Axis& columns, const TilePlace& place, int images, int begin, int each) {
   const int c = gather.sourceChannels, patchPixels = (gather.patchH * gather.patchW) << gather.tile.logImages;
   const SmallDivisor byWidth(gather.patchW), byHeight(gather.patchH);
   const int top = place.row * rows.step + rows.origin, left = place.column * columns.step + columns.origin;

@@ -50,31 +50,29 @@ function launchesOf(csv) {
   return [...launches.values()];
 }
 
-/** All launches together, and by kernel and grid those that take the most time. */
+/** All launches together, then by kernel, and by kernel and grid those that take the most time. */
 function stepTable(launches) {
-  const total = (list, name) => list.reduce((sum, launch) => sum + launch[name], 0);
-  const rows = new Map();
-  for (const launch of launches) {
-    const key = `${launch.kernel} ${launch.grid}`;
-    rows.set(key, [...(rows.get(key) ?? []), launch]);
-  }
-  const microseconds = total(launches, "microseconds");
-  const largest = [...rows.values()].map((list) => ({
-    kernel: list[0].kernel,
-    grid: list[0].grid,
-    launches: list.length,
-    microseconds: total(list, "microseconds"),
-    megabytes: total(list, "megabytes"),
-    share: total(list, "microseconds") / microseconds,
-  }));
-  largest.sort((a, b) => b.microseconds - a.microseconds);
+  const all = sums(launches);
+  const grouped = (key) => {
+    const groups = new Map();
+    for (const launch of launches) groups.set(key(launch), [...(groups.get(key(launch)) ?? []), launch]);
+    const rows = [...groups.values()].map((group) => ({ ...sums(group), of: group[0] }));
+    rows.sort((a, b) => b.microseconds - a.microseconds);
+    return rows.map(({ of, ...row }) => ({ ...row, share: row.microseconds / all.microseconds, kernel: of.kernel, grid: of.grid }));
+  };
+  const family = ({ kernel }) => kernel.replace(/<.*/, "");
   return {
-    launches: launches.length,
-    microseconds,
-    megabytes: total(launches, "megabytes"),
-    largest: largest.slice(0, LARGEST),
+    ...all,
+    kernels: grouped(family).map(({ grid, ...row }) => ({ ...row, kernel: family(row) })),
+    largest: grouped(({ kernel, grid }) => `${kernel} ${grid}`).slice(0, LARGEST),
   };
 }
+
+const sums = (launches) => ({
+  launches: launches.length,
+  microseconds: launches.reduce((sum, { microseconds }) => sum + microseconds, 0),
+  megabytes: launches.reduce((sum, { megabytes }) => sum + megabytes, 0),
+});
 
 // ---- Single kernels --------------------------------------------------------------------------------------------------------------
 

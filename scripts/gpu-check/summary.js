@@ -51,26 +51,31 @@ function timesTable(results, part) {
   ];
 }
 
-/** Where a step's time went; bytes per microsecond are MB/s, and so many thousands of them GB/s. */
+/** Where a step's time went: by kernel, then by kernel and grid. */
 function stepTables(results) {
-  return of(results, "step").flatMap(({ what, launches, microseconds, megabytes, largest }) => [
+  return of(results, "step").flatMap(({ what, launches, microseconds, megabytes, kernels, largest }) => [
     `${what}: ${launches} launches, ${microseconds.toFixed(0)} us in kernels, ${megabytes.toFixed(0)} MB of DRAM`,
     "",
     ...table(
-      ["kernel", "grid", "launches", "us", "share", "us each", "MB each", "GB/s"],
-      largest.map((row) => [
-        row.kernel,
-        row.grid,
-        row.launches,
-        row.microseconds.toFixed(1),
-        `${(100 * row.share).toFixed(1)} %`,
-        (row.microseconds / row.launches).toFixed(1),
-        (row.megabytes / row.launches).toFixed(2),
-        ((1000 * row.megabytes) / row.microseconds).toFixed(0),
-      ]),
+      ["kernel", ...LAUNCH_COLUMNS],
+      kernels.map((row) => [row.kernel, ...launchCells(row)]),
+    ),
+    ...table(
+      ["kernel", "grid", ...LAUNCH_COLUMNS],
+      largest.map((row) => [row.kernel, row.grid, ...launchCells(row)]),
     ),
   ]);
 }
+
+const LAUNCH_COLUMNS = ["launches", "us", "share", "us each", "MB each", "GB/s"];
+const launchCells = ({ launches, microseconds, megabytes, share }) => [
+  launches,
+  microseconds.toFixed(1),
+  `${(100 * share).toFixed(1)} %`,
+  (microseconds / launches).toFixed(1),
+  (megabytes / launches).toFixed(2),
+  ((1000 * megabytes) / microseconds).toFixed(0),
+];
 
 const SECTIONS = {
   verify: verifyTable,

@@ -48,7 +48,7 @@ Norm normOf(int statistics) { return {{statistics}, {Gamma}, {Beta}, 1e-3}; }
 ConvolutionForward convolution(int statistics, int written = -1) {
   return {kConvolution, normOf(statistics), {X}, {W}, {Y}, {written}, {}};
 }
-SgdUpdate update(int parameters, int64_t elements) { return {elements, 0, {parameters}, {Gradients}, {Y}, {Hyperparameters}}; }
+SgdUpdate update(int parameters, int64_t elements) { return {elements, 0, {parameters}, {Gradients}, {Y}, {Hyperparameters}, {}}; }
 
 // The ops before which something is prepared, and how many things.
 std::vector<std::pair<size_t, size_t>> preparations(const std::vector<Op>& ops) {

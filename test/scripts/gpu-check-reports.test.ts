@@ -14,6 +14,7 @@ interface StepTable {
   launches: number;
   microseconds: number;
   megabytes: number;
+  kernels: { kernel: string; launches: number }[];
   largest: (Launch & { launches: number; share: number })[];
 }
 const { kernelsOf, launchesOf, stepTable } = require(path.join(SCRIPTS, "profiles.js")) as {
@@ -120,6 +121,11 @@ describe("gpu-check reads", () => {
     expect(table.largest.map(({ kernel, launches: count }) => `${kernel} ${count}`)).to.deep.equal([
       "convolveKernel<Bfloat16, 32> 2",
       "normGradientSums<4, AverageGradient> 1",
+      "prepareKernel 1",
+    ]);
+    expect(table.kernels.map(({ kernel, launches: count }) => `${kernel} ${count}`)).to.deep.equal([
+      "convolveKernel 2",
+      "normGradientSums 1",
       "prepareKernel 1",
     ]);
     expect(table.largest[0]!.megabytes).to.be.closeTo(1.313792 + 2, 1e-9);
