@@ -184,8 +184,15 @@ function parse(content: string): Partial<Owner> {
   }
 }
 
-/** Whether it is neither a lock nor what a power failure leaves of one: no bytes, or zeros. */
-const isForeign = (content: string) => /[^\0\s]/.test(content) && typeof parse(content).pid !== "number";
+/** With which every lock begins. */
+const BEGINNING = '{"token":"';
+
+/** Whether it is neither a lock nor what is left of one: by a power failure no bytes or zeros, by a full disk its beginning. */
+const isForeign = (content: string) =>
+  /[^\0\s]/.test(content) &&
+  typeof parse(content).pid !== "number" &&
+  !BEGINNING.startsWith(content) &&
+  !content.startsWith(BEGINNING);
 
 let boot: string | null | undefined;
 

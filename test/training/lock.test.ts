@@ -80,6 +80,8 @@ describe("the lock of a run's folder", () => {
     ["a process of before the machine was started", () => owner({ pid: dead, boot: "earlier" })],
     ["nobody, since it is empty", () => ""],
     ["nobody, since a power failure left zeros", () => "\0\0\0\0"],
+    ["nobody, since a full disk left four bytes", () => elsewhere.slice(0, 4)],
+    ["nobody, since a full disk left a half", () => elsewhere.slice(0, elsewhere.length / 2)],
   ];
   for (const [whose, content] of left)
     it(`is taken over from ${whose}`, async function () {
