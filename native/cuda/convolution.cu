@@ -39,7 +39,7 @@ struct Pass {
   const std::byte* weights;
   PartialSums partials;
   unsigned* counters;
-  bool resident, ahead;
+  bool resident;
   int rowsAtOnce;
 };
 
@@ -77,8 +77,8 @@ struct Group {
   }
 };
 
-template <class Math, int kColumnWarps, Writing kWriting>
-__global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolveKernel(const __grid_constant__ Pass pass) {
+template <class Math, int kColumnWarps, Writing kWriting, bool kAhead>
+__global__ void __launch_bounds__(kThreads, Math::kTensorCores&& kAhead ? 2 : 1) convolveKernel(const __grid_constant__ Pass pass) {
   constexpr int kColumns = BlockShape{kColumnWarps}.columns();
   waitForPrevious();
   const Gather& gather = pass.gather;
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolve
   Group next;
   int half = 0;
   const auto copyNext = [&](const Axis& rows, const Axis& columns) {
-    std::byte* to = slabs + (pass.ahead ? half : 0) * pass.rowsAtOnce * layout.kernel * slabStep;
+    std::byte* to = slabs + (kAhead ? half : 0) * pass.rowsAtOnce * layout.kernel * slabStep;
     for (int row = next.row; row < min(next.row + pass.rowsAtOnce, rows.taps); ++row)
       for (int column = 0; column < columns.taps; ++column, to += slabStep)
         copySlabs<Math, kColumns>(to, weights + slabSize * static_cast<size_t>(slabIndex(rows, columns, next.chunk, row, column)),
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolve
   if (pass.resident) {
     copySlabs<Math, kColumns>(slabs, weights, chunk, chunks * layout.taps());
     copyAsyncCommit();
-  } else if (pass.ahead) {
+  } else if (kAhead) {
     copyNext(gather.rows[phase / 2], gather.columns[phase % 2]);
   }
 
@@ -145,14 +145,14 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores ? 2 : 1) convolve
           syncBlock();  // the patch before has been read
           fillPatch<Math>(patch, patchPitch, gather, rows, columns, place, pass.source, at * chunk, chunk, used);
         }
-        if (!pass.resident && !pass.ahead) {
+        if (!pass.resident && !kAhead) {
           if (begin > 0) syncBlock();  // the weights before have been read
           copyNext(rows, columns);
         }
         copyAsyncWait<0>();
         syncBlock();
         const std::byte* slab = slabs + ownSlab;
-        if (!pass.resident && pass.ahead) {
+        if (!pass.resident && kAhead) {
           slab += (half ^ 1) * pass.rowsAtOnce * layout.kernel * slabStep;
           copyNext(rows, columns);
         }
@@ -209,6 +209,7 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
   const auto planFor = [&](BlockShape shape) {
     ConvolutionPlan plan{};
     plan.shape = shape;
+    plan.ahead = true;
     plan.gather = gatherFor(shape.pixels());
     plan.layout = {conv.kernel,     plan.gather.sourceChannels,        plan.gather.outputChannels,
                    shape.columns(), kChunkBytes / Math::kElementBytes, transposed};
@@ -219,12 +220,16 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
   const int outputs = transposed ? conv.c : conv.k;
   const auto hasRoom = [](const ConvolutionPlan& plan) {
     const int patch = plan.gather.patchPixels() * rowPitch<Math>(Math::kStep);
-    return static_cast<size_t>(patch + plan.layout.kernel * slabBytes<Math>(Math::kStep, plan.layout.columns)) <=
-           kSharedBytes<Math>;
+    return static_cast<size_t>(patch + (plan.ahead ? 2 : 1) * plan.layout.kernel *
+                                           slabBytes<Math>(Math::kStep, plan.layout.columns)) <= kSharedBytes<Math>;
   };
   ConvolutionPlan plan = planFor({outputs <= 16 ? 1 : outputs <= 32 ? 2 : 4});
   for (const int columnWarps : {4, 2, 1})
     if (!hasRoom(plan)) plan = planFor({columnWarps});
+  if (!hasRoom(plan)) {
+    plan = planFor({4});
+    plan.ahead = false;
+  }
 
   WeightLayout& layout = plan.layout;
   const auto patchBytes = [&] {
@@ -235,9 +240,8 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
   const auto residentBytes = [&] { return patchBytes() + rowBytes() * static_cast<size_t>(layout.chunks() * layout.kernel); };
   const auto streamedBytes = [&](int rows) { return patchBytes() + rowBytes() * static_cast<size_t>(rows); };
   plan.resident = residentBytes() <= kSharedBytes<Math>;
-  while (!plan.resident && layout.chunk > Math::kStep && streamedBytes(2) > kSharedBytes<Math>) layout.chunk /= 2;
-  plan.ahead = streamedBytes(2) <= kSharedBytes<Math>;
   const int buffers = plan.ahead ? 2 : 1;
+  while (!plan.resident && layout.chunk > Math::kStep && streamedBytes(buffers) > kSharedBytes<Math>) layout.chunk /= 2;
   plan.rowsAtOnce = layout.kernel;
   while (!plan.resident && plan.rowsAtOnce > 1 && streamedBytes(buffers * plan.rowsAtOnce) > kStreamedBytes) --plan.rowsAtOnce;
   const size_t reading = plan.resident ? residentBytes() : streamedBytes(buffers * plan.rowsAtOnce);
@@ -264,21 +268,22 @@ ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision) {
 
 void convolve(const Context& context, const ConvolutionPlan& plan, const Source& source, const std::byte* weights,
               const Target& target, const PartialSums& partials) {
-  const Pass pass{plan.gather, plan.layout,      source,        target,     weights,
-                  partials,    context.counters, plan.resident, plan.ahead, plan.rowsAtOnce};
+  const Pass pass{plan.gather, plan.layout, source, target, weights, partials, context.counters, plan.resident, plan.rowsAtOnce};
   const dim3 grid(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.layout.columnTiles()),
                   static_cast<unsigned>(plan.gather.phases * plan.gather.phases));
   withMath(context.precision, [&](auto math) {
     using Math = decltype(math);
-    const auto run = [&](auto columnWarps) {
+    const auto run = [&](auto columnWarps, auto ahead) {
       constexpr int kColumnWarps = decltype(columnWarps)::value;
-      const auto kernel = target.writing == Writing::Mask ? convolveKernel<Math, kColumnWarps, Writing::Mask>
-                                                          : convolveKernel<Math, kColumnWarps, Writing::Add>;
+      constexpr bool kAhead = decltype(ahead)::value;
+      const auto kernel = target.writing == Writing::Mask ? convolveKernel<Math, kColumnWarps, Writing::Mask, kAhead>
+                                                          : convolveKernel<Math, kColumnWarps, Writing::Add, kAhead>;
       launch(context.stream, kernel, grid, kThreads, plan.sharedBytes, pass);
     };
-    if (plan.shape.columnWarps == 1) return run(std::integral_constant<int, 1>{});
-    if (plan.shape.columnWarps == 2) return run(std::integral_constant<int, 2>{});
-    run(std::integral_constant<int, 4>{});
+    if (!plan.ahead) return run(std::integral_constant<int, 4>{}, std::false_type{});
+    if (plan.shape.columnWarps == 1) return run(std::integral_constant<int, 1>{}, std::true_type{});
+    if (plan.shape.columnWarps == 2) return run(std::integral_constant<int, 2>{}, std::true_type{});
+    run(std::integral_constant<int, 4>{}, std::true_type{});
   });
 }
 
