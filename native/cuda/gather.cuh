@@ -214,8 +214,7 @@ class SourceReader {
   struct Nothing {};
 
  public:
-  // The channels as they lie in memory: what is loaded before it is needed, so that many loads are under way. An array of them
-  // should start as zeros, or what a load leaves alone would be kept from the one before.
+  // The channels as they lie in memory: what is loaded before it is needed, so that many loads are under way.
   struct Raw {
     uint4 x;
     std::conditional_t<kGradients, uint4, Nothing> dz;  // of NormGradient alone
@@ -242,16 +241,22 @@ class SourceReader {
     }
   }
 
-  // `pixel`: where the first channel of all is in the tensor.
-  __device__ Raw load(int64_t pixel) const {
-    Raw raw{};
-    raw.x = loadFour(static_cast<const uint32_t*>(source_.x.data) + pixel + channel_);
+  // `pixel`: where the first channel of all is in the tensor. Loads nothing, and gives zeros, unless `wanted`.
+  __device__ Raw load(bool wanted, int64_t pixel) const {
+    Raw raw;
+    raw.x = loadFour(wanted, static_cast<const uint32_t*>(source_.x.data) + pixel + channel_);
     if constexpr (kGradients)
-      if (source_.reading == Reading::NormGradient)
-        raw.dz = loadFour(reinterpret_cast<const uint32_t*>(source_.dz) + pixel + channel_);
+      raw.dz = loadFour(wanted && source_.reading == Reading::NormGradient,
+                        reinterpret_cast<const uint32_t*>(source_.dz) + pixel + channel_);
     return raw;
   }
 
+  // Zeros unless `inside`.
+  __device__ void convert(bool inside, const Raw& raw, float (&v)[4]) const {
+    convert(raw, v);
+#pragma unroll
+    for (float& value : v) value = inside ? value : 0.0f;
+  }
   __device__ void convert(const Raw& raw, float (&v)[4]) const {
     const uint32_t x[4] = {raw.x.x, raw.x.y, raw.x.z, raw.x.w};
 #pragma unroll
@@ -269,9 +274,10 @@ class SourceReader {
   }
 
  private:
-  __device__ uint4 loadFour(const uint32_t* from) const {
-    if (kWhole || whole_) return *reinterpret_cast<const uint4*>(from);
-    return make_uint4(from[0], count_ > 1 ? from[1] : 0, count_ > 2 ? from[2] : 0, count_ > 3 ? from[3] : 0);
+  __device__ uint4 loadFour(bool wanted, const uint32_t* from) const {
+    if (kWhole || whole_) return loadWhere(wanted, reinterpret_cast<const uint4*>(from));
+    return make_uint4(loadWhere(wanted, from), loadWhere(wanted && count_ > 1, from + 1), loadWhere(wanted && count_ > 2, from + 2),
+                      loadWhere(wanted && count_ > 3, from + 3));
   }
 
   const Source& source_;
@@ -296,7 +302,7 @@ __device__ void fillPatchFrom(const Reader& reader, std::byte* to, int pitch, co
   const int64_t origin = ((static_cast<int64_t>(place.image) * rows.size + top) * columns.size + left) * c;
 #pragma unroll 1
   for (; begin < patchPixels; begin += kAtOnce * each) {
-    typename Reader::Raw raw[kAtOnce] = {};
+    typename Reader::Raw raw[kAtOnce];
     bool inside[kAtOnce];
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
@@ -304,13 +310,13 @@ __device__ void fillPatchFrom(const Reader& reader, std::byte* to, int pitch, co
       const int row = line - image * gather.patchH, column = pixel - line * gather.patchW;
       inside[i] = pixel < patchPixels && image < images && static_cast<unsigned>(top + row) < static_cast<unsigned>(rows.size) &&
                   static_cast<unsigned>(left + column) < static_cast<unsigned>(columns.size);
-      if (inside[i]) raw[i] = reader.load(origin + ((image * rows.size + row) * columns.size + column) * c);
+      raw[i] = reader.load(inside[i], origin + ((image * rows.size + row) * columns.size + column) * c);
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       const int pixel = begin + i * each;
-      float v[4] = {};
-      if (inside[i]) reader.convert(raw[i], v);
+      float v[4];
+      reader.convert(inside[i], raw[i], v);
       if (pixel < patchPixels) Math::store4(to + pixel * pitch, v);
     }
   }
@@ -329,10 +335,13 @@ __device__ void fillPatch(std::byte* patch, int pitch, const Gather& gather, con
   const auto fill = [&](const auto& reader, auto atOnce) {
     fillPatchFrom<Math, decltype(atOnce)::value>(reader, to, pitch, gather, rows, columns, place, images, begin, each);
   };
-  if (source.reading == Reading::NormGradient)
-    fill(SourceReader<true>(source, channel + own, gather.sourceChannels), std::integral_constant<int, 4>{});
+  const int c = gather.sourceChannels;
+  if (!SourceReader<true>::isWhole(source, c))
+    fill(SourceReader<true>(source, channel + own, c), std::integral_constant<int, 1>{});
+  else if (source.reading == Reading::NormGradient)
+    fill(SourceReader<true, true>(source, channel + own, c), std::integral_constant<int, 3>{});
   else
-    fill(SourceReader<false>(source, channel + own, gather.sourceChannels), std::integral_constant<int, 6>{});
+    fill(SourceReader<false, true>(source, channel + own, c), std::integral_constant<int, 6>{});
 }
 
 #endif

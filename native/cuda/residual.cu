@@ -39,14 +39,13 @@ __global__ void __launch_bounds__(kThreads) addGradientKernel(const __grid_const
   auto* const to = static_cast<float*>(sum.dx.data) + channel;
   const ChannelReader reader(sum.source, channel, sum.c);
   for (int64_t first = thread / groups; first < sum.pixels; first += kLoadsAtOnce * each) {
-    ChannelReader::Raw raw[kLoadsAtOnce] = {};
+    ChannelReader::Raw raw[kLoadsAtOnce];
     float dx[kLoadsAtOnce][4] = {};
 #pragma unroll
     for (int i = 0; i < kLoadsAtOnce; ++i) {
       const int64_t pixel = first + i * each;
-      if (pixel >= sum.pixels) continue;
-      raw[i] = reader.load(pixel * sum.c);
-      loadFour(dx[i], to + pixel * sum.c, count, whole);
+      raw[i] = reader.load(pixel < sum.pixels, pixel * sum.c);
+      if (pixel < sum.pixels) loadFour(dx[i], to + pixel * sum.c, count, whole);
     }
 #pragma unroll
     for (int i = 0; i < kLoadsAtOnce; ++i) {

@@ -132,27 +132,24 @@ __device__ void fill(const Staged& staged, const Source& source, int image, int 
   const int each = kThreads >> logGroups, pitch = staged.pitch;
   const bool any = channel < box.c;
   const int first = static_cast<int>(threadIdx.x) >> logGroups;
-  const auto* from = reinterpret_cast<const BoxPixel*>(sharedMemory() + staged.pixelsAt) + first;
-  const BoxPixel* const end = from - first + box.pixels();
+  const auto* pixels = reinterpret_cast<const BoxPixel*>(sharedMemory() + staged.pixelsAt);
+  const int count = box.pixels();
   std::byte* to = sharedMemory() + staged.at + 4 * group * Math::kElementBytes + first * pitch;
 #pragma unroll 1
-  while (from < end) {
-    typename Reader::Raw raw[kLoads] = {};
-    unsigned inside = 0;  // a bit each
+  for (int pixel = first; pixel < count; pixel += kLoads * each, to += kLoads * each * pitch) {
+    typename Reader::Raw raw[kLoads];
+    bool inside[kLoads];
 #pragma unroll
-    for (int i = 0; i < kLoads; ++i, from += each) {
-      if (from >= end) continue;
-      const BoxPixel at = *from;
-      if (!any || !tensor.contains(at.place)) continue;
-      raw[i] = reader.load(origin + at.distance);
-      inside |= 1u << i;
+    for (int i = 0; i < kLoads; ++i) {
+      const BoxPixel at = pixels[min(pixel + i * each, count - 1)];
+      inside[i] = any && tensor.contains(at.place);
+      raw[i] = reader.load(inside[i] && pixel + i * each < count, origin + at.distance);
     }
-    from -= kLoads * each;
 #pragma unroll
-    for (int i = 0; i < kLoads; ++i, from += each, to += each * pitch) {
-      float v[4] = {};
-      if ((inside >> i & 1) != 0) reader.convert(raw[i], v);
-      if (from < end) Math::store4(to, v);
+    for (int i = 0; i < kLoads; ++i) {
+      float v[4];
+      reader.convert(inside[i], raw[i], v);
+      if (pixel + i * each < count) Math::store4(to + i * each * pitch, v);
     }
   }
 }

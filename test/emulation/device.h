@@ -72,6 +72,10 @@ inline void atomicAddCount(int* counter, int count) {
 }
 inline float loadFresh(const float* address) { return *address; }
 inline float2 loadFresh(const float2* address) { return *address; }
+template <class T>
+T loadWhere(bool wanted, const T* from) {
+  return wanted ? *from : T{};
+}
 
 // ---- Asynchronous copies --------------------------------------------------------------------------------------------------
 
