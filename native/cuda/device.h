@@ -67,23 +67,24 @@ __device__ inline void atomicAddCount(int* counter, int count) { atomicAdd(count
 __device__ inline float loadFresh(const float* address) { return __ldcg(address); }
 __device__ inline float2 loadFresh(const float2* address) { return __ldcg(address); }
 
-// What is at `from` where `wanted`, else zeros. It is one predicated instruction and no branch: behind a branch, compilers move a
-// load's result to another register, and so make the next load wait for this one.
-__device__ inline uint4 loadWhere(bool wanted, const uint4* from) {
+// The word at index `at`, and the four from there on (16 bytes, aligned), where they are `wanted`, else zeros; what is not wanted
+// need not be memory. It is one predicated instruction and no branch: behind a branch, compilers move a load's result to another
+// register, and so make the next load wait for this one.
+__device__ inline uint32_t loadWhere(bool wanted, const uint32_t* words, int64_t at) {
+  uint32_t v;
+  asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %2, 0;\nmov.u32 %0, 0;\n@p ld.global.u32 %0, [%1];\n}\n"
+               : "=&r"(v)
+               : "l"(__cvta_generic_to_global(words) + static_cast<size_t>(at) * 4), "r"(static_cast<unsigned>(wanted)));
+  return v;
+}
+__device__ inline uint4 loadFourWhere(bool wanted, const uint32_t* words, int64_t at) {
   uint4 v;
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.u32 p, %5, 0;\n"
       "mov.u32 %0, 0;\nmov.u32 %1, 0;\nmov.u32 %2, 0;\nmov.u32 %3, 0;\n"
       "@p ld.global.v4.u32 {%0, %1, %2, %3}, [%4];\n}\n"
       : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
-      : "l"(__cvta_generic_to_global(from)), "r"(static_cast<unsigned>(wanted)));
-  return v;
-}
-__device__ inline uint32_t loadWhere(bool wanted, const uint32_t* from) {
-  uint32_t v;
-  asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %2, 0;\nmov.u32 %0, 0;\n@p ld.global.u32 %0, [%1];\n}\n"
-               : "=&r"(v)
-               : "l"(__cvta_generic_to_global(from)), "r"(static_cast<unsigned>(wanted)));
+      : "l"(__cvta_generic_to_global(words) + static_cast<size_t>(at) * 4), "r"(static_cast<unsigned>(wanted)));
   return v;
 }
 

@@ -244,10 +244,10 @@ class SourceReader {
   // `pixel`: where the first channel of all is in the tensor. Loads nothing, and gives zeros, unless `wanted`.
   __device__ Raw load(bool wanted, int64_t pixel) const {
     Raw raw;
-    raw.x = loadFour(wanted, static_cast<const uint32_t*>(source_.x.data) + pixel + channel_);
+    raw.x = loadFour(wanted, static_cast<const uint32_t*>(source_.x.data), pixel + channel_);
     if constexpr (kGradients)
-      raw.dz = loadFour(wanted && source_.reading == Reading::NormGradient,
-                        reinterpret_cast<const uint32_t*>(source_.dz) + pixel + channel_);
+      raw.dz = loadFour(wanted && source_.reading == Reading::NormGradient, reinterpret_cast<const uint32_t*>(source_.dz),
+                        pixel + channel_);
     return raw;
   }
 
@@ -274,10 +274,10 @@ class SourceReader {
   }
 
  private:
-  __device__ uint4 loadFour(bool wanted, const uint32_t* from) const {
-    if (kWhole || whole_) return loadWhere(wanted, reinterpret_cast<const uint4*>(from));
-    return make_uint4(loadWhere(wanted, from), loadWhere(wanted && count_ > 1, from + 1), loadWhere(wanted && count_ > 2, from + 2),
-                      loadWhere(wanted && count_ > 3, from + 3));
+  __device__ uint4 loadFour(bool wanted, const uint32_t* words, int64_t at) const {
+    if (kWhole || whole_) return loadFourWhere(wanted, words, at);
+    return make_uint4(loadWhere(wanted, words, at), loadWhere(wanted && count_ > 1, words, at + 1),
+                      loadWhere(wanted && count_ > 2, words, at + 2), loadWhere(wanted && count_ > 3, words, at + 3));
   }
 
   const Source& source_;

@@ -72,9 +72,9 @@ inline void atomicAddCount(int* counter, int count) {
 }
 inline float loadFresh(const float* address) { return *address; }
 inline float2 loadFresh(const float2* address) { return *address; }
-template <class T>
-T loadWhere(bool wanted, const T* from) {
-  return wanted ? *from : T{};
+inline uint32_t loadWhere(bool wanted, const uint32_t* words, int64_t at) { return wanted ? words[at] : 0; }
+inline uint4 loadFourWhere(bool wanted, const uint32_t* words, int64_t at) {
+  return wanted ? *reinterpret_cast<const uint4*>(words + at) : uint4{};
 }
 
 // ---- Asynchronous copies --------------------------------------------------------------------------------------------------
