@@ -3,6 +3,8 @@
  * the unit circle; y points down, as in an image.
  */
 
+import { cosine, lengthOf, sine } from "../elementary.js";
+
 /** Distance of (x, y) from the outline. */
 export type Outline = (x: number, y: number) => number;
 
@@ -39,14 +41,14 @@ function corners(count: number, ...radii: number[]): Point[] {
   return Array.from({ length: count }, (_, i): Point => {
     const angle = (2 * Math.PI * i) / count;
     const radius = radii[i % radii.length]!;
-    return [radius * Math.sin(angle), -radius * Math.cos(angle)];
+    return [radius * sine(angle), -radius * cosine(angle)];
   });
 }
 
 const heart = Array.from({ length: 28 }, (_, i): Point => {
   const t = (2 * Math.PI * i) / 28;
-  const y = 13 * Math.cos(t) - 5 * Math.cos(2 * t) - 2 * Math.cos(3 * t) - Math.cos(4 * t);
-  return [Math.sin(t) ** 3 * 0.92, -(y + 2.5) / 17];
+  const y = 13 * cosine(t) - 5 * cosine(2 * t) - 2 * cosine(3 * t) - cosine(4 * t);
+  return [sine(t) * sine(t) * sine(t) * 0.92, -(y + 2.5) / 17];
 });
 
 const arm: readonly Point[] = [
@@ -55,17 +57,17 @@ const arm: readonly Point[] = [
   [0.27, -0.27],
 ];
 const cross = [0, 1, 2, 3].flatMap((quarter) => {
-  const [cos, sin] = [Math.cos((quarter * Math.PI) / 2), Math.sin((quarter * Math.PI) / 2)];
+  const [cos, sin] = [cosine((quarter * Math.PI) / 2), sine((quarter * Math.PI) / 2)];
   return arm.map(([x, y]): Point => [cos * x - sin * y, sin * x + cos * y]);
 });
 
 export const OUTLINES: Readonly<Record<string, Outline>> = {
-  circle: (x, y) => Math.hypot(x, y) - 0.88,
+  circle: (x, y) => lengthOf(x, y) - 0.88,
   square: polygon(corners(4, 1)),
   triangle: polygon(corners(3, 1)),
   star: polygon(corners(10, 1, 0.42)),
   cross: polygon(cross),
-  ring: (x, y) => Math.abs(Math.hypot(x, y) - 0.72) - 0.22,
+  ring: (x, y) => Math.abs(lengthOf(x, y) - 0.72) - 0.22,
   heart: polygon(heart),
   arrow: polygon([
     [0, -0.98],
@@ -76,7 +78,7 @@ export const OUTLINES: Readonly<Record<string, Outline>> = {
     [-0.26, -0.15],
     [-0.7, -0.15],
   ]),
-  crescent: (x, y) => Math.max(Math.hypot(x, y) - 0.95, 0.8 - Math.hypot(x - 0.5, y)),
+  crescent: (x, y) => Math.max(lengthOf(x, y) - 0.95, 0.8 - lengthOf(x - 0.5, y)),
   hourglass: polygon([
     [-0.72, -0.9],
     [0.72, -0.9],

@@ -4,6 +4,7 @@
  * the picture, or a random part of it, resized. A pack (pack.ts) keeps pictures, so a packed image and its file give the same bits.
  */
 import type Sharp from "sharp";
+import { exponential, logarithm } from "../elementary.js";
 import { RevNetError } from "../errors.js";
 import { damageOf } from "./container.js";
 import { loadSharp } from "./sharp.js";
@@ -183,7 +184,7 @@ export interface Box {
 export function randomBox({ height, width }: Picture, [h, w]: Shape, smallest: number, words: Uint32Array): Box {
   const unit = (i: number) => words[i]! / 2 ** 32;
   const area = (smallest + (1 - smallest) * unit(0)) * height * width;
-  const aspect = (w / h) * Math.exp((2 * unit(1) - 1) * Math.log(4 / 3));
+  const aspect = (w / h) * exponential((2 * unit(1) - 1) * logarithm(4 / 3));
   const fit = Math.min(1, width / Math.sqrt(area * aspect), height / Math.sqrt(area / aspect));
   const side = (length: number, most: number) => Math.min(most, Math.max(1, Math.round(fit * length)));
   const box = { width: side(Math.sqrt(area * aspect), width), height: side(Math.sqrt(area / aspect), height) };

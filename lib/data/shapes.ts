@@ -5,6 +5,7 @@
  *
  * Image i of a split is a pure function of (seed, split, i): a larger set begins with the smaller one.
  */
+import { cosine, lengthOf, sine } from "../elementary.js";
 import type { Dataset, Split } from "./dataset.js";
 import { OUTLINES } from "./outlines.js";
 import { Pacer } from "./pacer.js";
@@ -62,12 +63,12 @@ function drawBackground(canvas: Float32Array, draws: Draws, base: Colour): void 
   const frequency = draws.uniform(0.25, 1.2);
   const phase = draws.uniform(0, 2 * Math.PI);
   const amplitude = draws.uniform(0, 22);
-  const [slopeX, slopeY] = [Math.cos(slope) / EDGE, Math.sin(slope) / EDGE];
-  const [waveX, waveY] = [frequency * Math.cos(direction), frequency * Math.sin(direction)];
+  const [slopeX, slopeY] = [cosine(slope) / EDGE, sine(slope) / EDGE];
+  const [waveX, waveY] = [frequency * cosine(direction), frequency * sine(direction)];
   for (let y = 0; y < EDGE; y++)
     for (let x = 0; x < EDGE; x++) {
       const along = (x - EDGE / 2) * slopeX + (y - EDGE / 2) * slopeY;
-      const wave = amplitude * Math.sin(x * waveX + y * waveY + phase);
+      const wave = amplitude * sine(x * waveX + y * waveY + phase);
       for (let channel = 0; channel < CHANNELS; channel++)
         canvas[(y * EDGE + x) * CHANNELS + channel] = base[channel]! + tint[channel]! * along + wave;
     }
@@ -77,10 +78,10 @@ function drawBackground(canvas: Float32Array, draws: Draws, base: Colour): void 
 function drawStroke(canvas: Float32Array, draws: Draws, colour: Colour): void {
   const [x, y] = [draws.uniform(0, EDGE), draws.uniform(0, EDGE)];
   const [angle, half, width] = [draws.uniform(0, Math.PI), draws.uniform(0.5, 5), draws.uniform(1, 2.5)];
-  const [ux, uy] = [Math.cos(angle), Math.sin(angle)];
+  const [ux, uy] = [cosine(angle), sine(angle)];
   fill(canvas, x, y, half + width, colour, (dx, dy) => {
     const t = Math.max(-half, Math.min(half, dx * ux + dy * uy));
-    return Math.hypot(dx - t * ux, dy - t * uy) - width / 2;
+    return lengthOf(dx - t * ux, dy - t * uy) - width / 2;
   });
 }
 
@@ -91,7 +92,7 @@ function drawOutline(canvas: Float32Array, draws: Draws, label: number, colour: 
   const [x, y] = [draws.uniform(margin, EDGE - 1 - margin), draws.uniform(margin, EDGE - 1 - margin)];
   const angle = draws.uniform(0, 2 * Math.PI);
   const stretch = draws.uniform(0.85, 1.15);
-  const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+  const [cos, sin] = [cosine(angle), sine(angle)];
   fill(
     canvas,
     x,

@@ -3,6 +3,7 @@
 import { types } from "node:util";
 import { type AnySplit, isStreamed } from "../data/dataset.js";
 import { toPixels } from "../data/picture.js";
+import { exponential, logarithm } from "../elementary.js";
 import { RevNetError } from "../errors.js";
 import { describe, isGone } from "../validation.js";
 import type { RealArray } from "./parameters.js";
@@ -154,8 +155,8 @@ export function softmax(logits: RealArray, classes: number): Float32Array {
     const row = logits.subarray(first, first + classes);
     const largest = row[argmax(row)]!;
     let sum = 0;
-    for (const logit of row) sum += Math.exp(logit - largest);
-    for (let i = 0; i < classes; ++i) probabilities[first + i] = Math.exp(row[i]! - largest) / sum;
+    for (const logit of row) sum += exponential(logit - largest);
+    for (let i = 0; i < classes; ++i) probabilities[first + i] = exponential(row[i]! - largest) / sum;
   }
   return probabilities;
 }
@@ -164,8 +165,8 @@ export function softmax(logits: RealArray, classes: number): Float32Array {
 export function crossEntropy(logits: RealArray, label: number): number {
   const largest = logits[argmax(logits)]!;
   let sum = 0;
-  for (const logit of logits) sum += Math.exp(logit - largest);
-  return Math.log(sum) + largest - logits[label]!;
+  for (const logit of logits) sum += exponential(logit - largest);
+  return logarithm(sum) + largest - logits[label]!;
 }
 
 /** One array, of the parts' type; Float32Array where there are none. */

@@ -1,4 +1,5 @@
 /** What ends a run that has diverged: values that are not finite, and streams that keep leaving the range of fixed point. */
+import { logarithm } from "../elementary.js";
 import type { NotFinite } from "../network/program.js";
 import { shortNumber } from "../text.js";
 import type { WarningEvent } from "./events.js";
@@ -23,7 +24,7 @@ const CHANCE_FACTOR = 2;
 
 /** Of a run that ends with everything finite and a loss that guessing would beat by far. @param loss mean of the last epoch */
 export function chanceWarning(step: number, loss: number, classes: number): WarningEvent | undefined {
-  const chance = Math.log(classes);
+  const chance = logarithm(classes);
   if (loss <= CHANCE_FACTOR * chance) return undefined;
   const message = `the training loss is ${shortNumber(loss)} at the end, where guessing gives ${shortNumber(chance)}: the run has diverged, and its network is of no use; try a lower learning rate`;
   return { type: "warning", step, code: "REVNET_ABOVE_CHANCE", message };

@@ -1,4 +1,5 @@
 /** Learning-rate schedules: a pure function of the step, so that any step can be run again. */
+import { cosine } from "../elementary.js";
 import { checkSchedule, type ScheduleRecipe } from "../network/recipe.js";
 import { checkChoice } from "../validation.js";
 
@@ -22,8 +23,8 @@ export function learningRateAt(schedule: Schedule, base: number, step: number, s
     case "constant":
       return base;
     case "cosine":
-      return (base * (1 + Math.cos(Math.PI * progress))) / 2;
+      return (base * (1 + cosine(Math.PI * progress))) / 2;
     case "step":
-      return base * schedule.gamma ** schedule.milestones.filter((milestone) => progress >= milestone).length;
+      return schedule.milestones.reduce((rate, milestone) => (progress >= milestone ? rate * schedule.gamma : rate), base);
   }
 }

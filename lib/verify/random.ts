@@ -1,4 +1,6 @@
 /** Seeded random numbers for op problems (mulberry32, Box-Muller): independent of the Philox generator that is under test itself. */
+import { cosine, logarithm } from "../elementary.js";
+
 export class Random {
   constructor(private state: number) {}
 
@@ -16,6 +18,6 @@ export class Random {
   }
 
   normal(): number {
-    return Math.sqrt(-2 * Math.log(1 - this.uniform())) * Math.cos(2 * Math.PI * this.uniform());
+    return Math.sqrt(-2 * logarithm(1 - this.uniform())) * cosine(2 * Math.PI * this.uniform());
   }
 }

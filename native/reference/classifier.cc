@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/elementary.h"
 #include "run.h"
 
 namespace revnet::reference {
@@ -56,11 +57,11 @@ void run(const Context& context, const SoftmaxCrossEntropy& op) {
     const auto largest = std::max_element(logits.begin(), logits.end());  // the first one of equals
     if (largest - logits.begin() == labels[row]) ++correct;
     double sum = 0;
-    for (const double logit : logits) sum += std::exp(logit - *largest);
-    loss += std::log(sum) + *largest - logits[labels[row]];
+    for (const double logit : logits) sum += exponential(logit - *largest);
+    loss += logarithm(sum) + *largest - logits[labels[row]];
     if (dx.empty()) continue;
     for (int64_t j = 0; j < classes; ++j)
-      dx[row * classes + j] = (std::exp(logits[j] - *largest) / sum - (j == labels[row] ? 1 : 0)) / counted;
+      dx[row * classes + j] = (exponential(logits[j] - *largest) / sum - (j == labels[row] ? 1 : 0)) / counted;
   }
   context.reals(op.loss, 1)[0] = counted > 0 ? loss / counted : 0;
   context.indices(op.correct, 1)[0] = correct;

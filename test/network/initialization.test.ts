@@ -1,10 +1,11 @@
-/** Initial values: their distributions are defined here once more, in plain loops and with JavaScript's own logarithm. */
+/** Initial values: their distributions are defined here once more, in plain loops. */
 import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
 import type { InitialTensor } from "../../binding.js";
+import { logarithm } from "../../lib/elementary.js";
 import { native } from "../../lib/native/index.js";
 import { initialTensors } from "../../lib/network/initialization.js";
 import { resolveModel } from "../../lib/network/models.js";
@@ -26,7 +27,7 @@ function drawn({ distribution, value, stream, out, in: input, taps }: InitialTen
     const [u, v] = [symmetric(words[i]!), symmetric(words[i + 1]!)];
     const s = u * u + v * v;
     if (s >= 1) continue;
-    const radius = Math.sqrt((-2 * Math.log(s)) / s);
+    const radius = Math.sqrt((-2 * logarithm(s)) / s);
     for (const normal of [u * radius, v * radius])
       if (Math.abs(normal) <= 2 && filled < values.length) values[filled++] = normal * value;
   }
@@ -55,7 +56,7 @@ describe("initial values", () => {
     }
   });
 
-  it("use a logarithm that is JavaScript's to the bit", () => {
+  it("use a logarithm with the bits of lib/elementary.ts", () => {
     // A normal's radius is the square root of a logarithm's value; a million of them meet all of its branches but those near 1.
     const tensor = { distribution: "truncatedNormal", value: 1, stream: 3, offset: 0, out: 1, in: 500_000, taps: 1 } as const;
     const flat = native.initialValues(9n, [tensor], new Float64Array(500_000));

@@ -1,6 +1,7 @@
 // Linear layer and softmax cross-entropy: a thousandth of a step's work, kept plain.
 #pragma once
 
+#include "core/elementary.h"
 #include "cpu/kernels/layer.h"
 
 namespace revnet::REVNET_ISA {
@@ -79,11 +80,11 @@ inline void run(const SoftmaxCrossEntropy& op, const Memory& memory, ThreadPool&
     }
     const float largest = *std::max_element(logits, logits + classes);
     double sum = 0;
-    for (size_t i = 0; i < classes; ++i) sum += std::exp(static_cast<double>(logits[i] - largest));
-    at.losses[n] = std::log(sum) - static_cast<double>(logits[labels[n]] - largest);
+    for (size_t i = 0; i < classes; ++i) sum += exponential(static_cast<double>(logits[i] - largest));
+    at.losses[n] = logarithm(sum) - static_cast<double>(logits[labels[n]] - largest);
     if (!gradient) return;
     for (size_t i = 0; i < classes; ++i) {
-      const double probability = std::exp(static_cast<double>(logits[i] - largest)) / sum;
+      const double probability = exponential(static_cast<double>(logits[i] - largest)) / sum;
       gradient[i] = static_cast<float>((probability - (static_cast<int>(i) == labels[n] ? 1 : 0)) / rows);
     }
   });
