@@ -13,6 +13,7 @@
 // Flops: 2 n outH outW k c taps. Launch: about 264 blocks of 256 threads at most, over tiles, column tiles and phases.
 #include "cuda/convolution.cuh"
 #include "cuda/epilogue.cuh"
+#include "cuda/patch.cuh"
 #include "cuda/prepare.cuh"
 #include "cuda/run.h"
 
@@ -41,6 +42,7 @@ struct Pass {
   unsigned* counters;
   bool resident;
   int rowsAtOnce;
+  int pixelsAt;  // bytes, in shared memory: BoxPixels of the patch and of the tile
 };
 
 template <class Math>
@@ -78,7 +80,7 @@ struct Group {
 };
 
 template <class Math, int kColumnWarps, Writing kWriting, bool kAhead>
-__global__ void __launch_bounds__(kThreads, Math::kTensorCores&& kAhead ? 2 : 1) convolveKernel(const __grid_constant__ Pass pass) {
+__global__ void __launch_bounds__(kThreads, kAhead ? 2 : 1) convolveKernel(const __grid_constant__ Pass pass) {
   constexpr int kColumns = BlockShape{kColumnWarps}.columns();
   waitForPrevious();
   const Gather& gather = pass.gather;
@@ -118,32 +120,55 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores&& kAhead ? 2 : 1)
     copyNext(gather.rows[phase / 2], gather.columns[phase % 2]);
   }
 
+  const Axis &rows = gather.rows[phase / 2], &columns = gather.columns[phase % 2];
+  const Box read = patchBox(gather), written = tileBox(gather, rows, columns);
+  auto* const readPixels = reinterpret_cast<BoxPixel*>(sharedMemory() + pass.pixelsAt);
+  const int filled = filledPixels(read.pixels(), kThreads / (chunk / 4));
+  BoxPixel* const writtenPixels = readPixels + filled;
+  layPixels(readPixels, read, filled);
+  layPixels(writtenPixels, written, written.pixels());
+
   const WarpPlace<kColumnWarps> warp(static_cast<int>(threadIdx.x));
   PixelTile<Math, kPairs> tile([&](int pixel) {
-    return TilePixel(gather.tile, kWarpPixels * warp.pixel + pixel)
-               .patchIndex(gather, gather.rows[phase / 2], gather.columns[phase % 2]) *
-           patchPitch;
+    return TilePixel(gather.tile, kWarpPixels * warp.pixel + pixel).patchIndex(gather, rows, columns) * patchPitch;
   });
   const int ownSlab = warp.column * 16 * kPairs * (Math::kTensorCores ? weightPitch : 4);  // of this warp's columns
+  const TapSteps patchSteps{gather.patchW * patchPitch, patchPitch};
+  const TapSteps weightSteps = pass.resident ? TapSteps{rows.tapStep * layout.kernel * slabStep, columns.tapStep * slabStep}
+                                             : TapSteps{columns.taps * slabStep, slabStep};
+  const StreamPointer& before = kWriting == Writing::Mask ? pass.target.x : pass.target.base;
+  const bool whole = layout.outputs % 4 == 0 && pass.target.y.aligned && (!before || before.aligned);
   ChannelSums<kPairs, kWriting> sums;
   int left = 0;
 
   const int tiles = gather.tiles(), blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
+  const int firstTile = static_cast<int>(static_cast<int64_t>(tiles) * block / blocks);
   const int lastTile = static_cast<int>(static_cast<int64_t>(tiles) * (block + 1) / blocks);
+  TilePlace place(gather, firstTile);
+  syncBlock();  // pixels are laid
 #pragma unroll 1
-  for (int index = static_cast<int>(static_cast<int64_t>(tiles) * block / blocks); index < lastTile; ++index) {
-    const int thread = opaque(static_cast<int>(threadIdx.x)), z = opaque(phase);
-    const Axis &rows = gather.rows[z / 2], &columns = gather.columns[z % 2];
-    const TilePlace place(gather, index);
+  for (int index = firstTile; index < lastTile; ++index, place.advance(gather)) {
+    const WarpPlace<kColumnWarps> own(opaque(static_cast<int>(threadIdx.x)));
+    const int channel = firstColumn + own.column * 16 * kPairs + ownChannel(static_cast<int>(threadIdx.x), 0);
+    const OwnPixels pixels(writtenPixels, kWarpPixels * own.pixel, Inside(written, place.image, place.row, place.column),
+                           written.elements(place.image, place.row * rows.outStep + rows.outOffset,
+                                            place.column * columns.outStep + columns.outOffset));
+    OwnWords stored[kPairs];
     tile.clear();
 #pragma unroll 1
     for (int at = 0; at < chunks; ++at) {
       const int used = (min(chunk, layout.inputs - at * chunk) + Math::kStep - 1) / Math::kStep * Math::kStep;
-#pragma unroll 1
-      for (int begin = 0; begin < rows.taps; begin += pass.rowsAtOnce) {
+      int begin = 0;
+      do {  // once even where a phase has no taps
         if (begin == 0) {
+          const int top = place.row * rows.step + rows.origin, first = place.column * columns.step + columns.origin;
           syncBlock();  // the patch before has been read
-          fillPatch<Math>(patch, patchPitch, gather, rows, columns, place, pass.source, at * chunk, chunk, used);
+          fillRows<Math>(Rows{patch, patchPitch, readPixels, read.pixels(), at * chunk, chunk, used}, pass.source, layout.inputs,
+                         Inside(read, place.image, top, first), read.elements(place.image, top, first));
+          // They arrive while the products are made.
+#pragma unroll
+          for (int pair = 0; pair < kPairs; ++pair)
+            stored[pair].load(before, pixels, channel + 16 * pair, layout.outputs, whole, before && at == chunks - 1);
         }
         if (!pass.resident && !kAhead) {
           if (begin > 0) syncBlock();  // the weights before have been read
@@ -152,36 +177,21 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores&& kAhead ? 2 : 1)
         copyAsyncWait<0>();
         syncBlock();
         const std::byte* slab = slabs + ownSlab;
-        if (!pass.resident && kAhead) {
+        if (pass.resident)
+          slab += slabIndex(rows, columns, at, begin, 0) * slabStep;
+        else if (kAhead) {
           slab += (half ^ 1) * pass.rowsAtOnce * layout.kernel * slabStep;
           copyNext(rows, columns);
         }
-#pragma unroll 1
-        for (int row = begin; row < min(begin + pass.rowsAtOnce, rows.taps); ++row)
-#pragma unroll 1
-          for (int column = 0; column < columns.taps; ++column) {
-            const int slabAt = pass.resident ? slabIndex(rows, columns, at, row, column) : (row - begin) * columns.taps + column;
-            tile.accumulate(patch + (row * gather.patchW + column) * patchPitch, slab + slabAt * slabStep, weightPitch, used);
-          }
-      }
+        tile.accumulate(patch + begin * patchSteps.row, patchSteps, slab, weightSteps, weightPitch,
+                        min(pass.rowsAtOnce, rows.taps - begin), columns.taps, used);
+        begin += pass.rowsAtOnce;
+      } while (begin < rows.taps);
     }
-
-    const WarpPlace<kColumnWarps> own(thread);
-    OwnPixels pixels;
-#pragma unroll
-    for (int i = 0; i < kOwnPixels; ++i) {
-      const TilePixel pixel(gather.tile, kWarpPixels * own.pixel + ownPixel(thread, i));
-      const int n = place.image + pixel.image, row = place.row + pixel.row, column = place.column + pixel.column;
-      const int y = row * rows.outStep + rows.outOffset, x = column * columns.outStep + columns.outOffset;
-      pixels.at[i] = n < gather.n && row < rows.outputs && column < columns.outputs ? (n * gather.outH + y) * gather.outW + x : -1;
-    }
-    const int channel = firstColumn + own.column * 16 * kPairs + ownChannel(thread, 0);
-    const bool whole = layout.outputs % 4 == 0 && pass.target.y.aligned && (!pass.target.base || pass.target.base.aligned) &&
-                       (!pass.target.x || pass.target.x.aligned);
     if constexpr (kWriting == Writing::Mask)
-      maskTile(pass.target, tile, pixels, channel, layout.outputs, whole, sums);
+      maskTile(pass.target, tile, pixels, stored, channel, layout.outputs, whole, sums);
     else
-      left += addTile(pass.target, tile, pixels, channel, layout.outputs, whole, sums);
+      left += addTile(pass.target, tile, pixels, stored, channel, layout.outputs, whole, sums);
   }
   copyAsyncWait<0>();  // of weights that no tile has waited for
 
@@ -193,7 +203,8 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores&& kAhead ? 2 : 1)
   auto* const word = reinterpret_cast<unsigned*>(sharedMemory());
   auto* const totals = reinterpret_cast<float4*>(sharedMemory()) + 1;  // past the word
   syncBlock();                                                         // the patch has been read
-  sums.template leave<kColumnWarps>(reinterpret_cast<float*>(totals), partials, counts, phase * blocks + block, firstColumn);
+  sums.template leave<kColumnWarps>(reinterpret_cast<float*>(totals), partials, counts, phase * blocks + block, firstColumn,
+                                    pass.target.y.step());
   const float values = static_cast<float>(gather.n) * static_cast<float>(gather.outH) * static_cast<float>(gather.outW);
   if (isLastBlock(pass.counters + blockIdx.y, static_cast<unsigned>(partialBlocks), word))
     finish<kWriting>(pass.target, partials, counts, values, firstColumn, min(firstColumn + kColumns, layout.outputs), totals);
@@ -202,6 +213,11 @@ __global__ void __launch_bounds__(kThreads, Math::kTensorCores&& kAhead ? 2 : 1)
 #endif
 
 // ---- Host ----------------------------------------------------------------------------------------------------------------------
+
+// Of BoxPixels.
+size_t pixelBytes(const Gather& gather, int chunk) {
+  return static_cast<size_t>(filledPixels(gather.patchPixels(), kThreads / (chunk / 4)) + gather.tile.pixels()) * sizeof(BoxPixel);
+}
 
 // `layTiles` of a pass's gather for so many pixels.
 template <class Math, class GatherFor>
@@ -220,8 +236,10 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
   const int outputs = transposed ? conv.c : conv.k;
   const auto hasRoom = [](const ConvolutionPlan& plan) {
     const int patch = plan.gather.patchPixels() * rowPitch<Math>(Math::kStep);
-    return static_cast<size_t>(patch + (plan.ahead ? 2 : 1) * plan.layout.kernel *
-                                           slabBytes<Math>(Math::kStep, plan.layout.columns)) <= kSharedBytes<Math>;
+    return pixelBytes(plan.gather, Math::kStep) +
+               static_cast<size_t>(patch +
+                                   (plan.ahead ? 2 : 1) * plan.layout.kernel * slabBytes<Math>(Math::kStep, plan.layout.columns)) <=
+           kSharedBytes<Math>;
   };
   ConvolutionPlan plan = planFor({outputs <= 16 ? 1 : outputs <= 32 ? 2 : 4});
   for (const int columnWarps : {4, 2, 1})
@@ -237,8 +255,11 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
   };
   while (layout.chunk > Math::kStep && (layout.chunk / 2 >= layout.inputs || patchBytes() > kPatchBytes)) layout.chunk /= 2;
   const auto rowBytes = [&] { return static_cast<size_t>(slabBytes<Math>(layout.chunk, layout.columns) * layout.kernel); };
-  const auto residentBytes = [&] { return patchBytes() + rowBytes() * static_cast<size_t>(layout.chunks() * layout.kernel); };
-  const auto streamedBytes = [&](int rows) { return patchBytes() + rowBytes() * static_cast<size_t>(rows); };
+  const auto withPixels = [&](size_t bytes) { return bytes + pixelBytes(plan.gather, layout.chunk); };
+  const auto residentBytes = [&] {
+    return withPixels(patchBytes() + rowBytes() * static_cast<size_t>(layout.chunks() * layout.kernel));
+  };
+  const auto streamedBytes = [&](int rows) { return withPixels(patchBytes() + rowBytes() * static_cast<size_t>(rows)); };
   plan.resident = residentBytes() <= kSharedBytes<Math>;
   const int buffers = plan.ahead ? 2 : 1;
   while (!plan.resident && layout.chunk > Math::kStep && streamedBytes(buffers) > kSharedBytes<Math>) layout.chunk /= 2;
@@ -246,6 +267,7 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
   while (!plan.resident && plan.rowsAtOnce > 1 && streamedBytes(buffers * plan.rowsAtOnce) > kStreamedBytes) --plan.rowsAtOnce;
   const size_t reading = plan.resident ? residentBytes() : streamedBytes(buffers * plan.rowsAtOnce);
   const size_t summing = sizeof(float4) * (1 + kThreads);  // ChannelSums::leave takes no more
+  plan.pixelsAt = static_cast<int>(reading - pixelBytes(plan.gather, layout.chunk));
   plan.sharedBytes = std::max(reading, summing);
   // As many tiles for each block.
   const int tiles = plan.gather.tiles(), beside = layout.columnTiles() * plan.gather.phases * plan.gather.phases;
@@ -268,7 +290,8 @@ ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision) {
 
 void convolve(const Context& context, const ConvolutionPlan& plan, const Source& source, const std::byte* weights,
               const Target& target, const PartialSums& partials) {
-  const Pass pass{plan.gather, plan.layout, source, target, weights, partials, context.counters, plan.resident, plan.rowsAtOnce};
+  const Pass pass{plan.gather, plan.layout,      source,        target,          weights,
+                  partials,    context.counters, plan.resident, plan.rowsAtOnce, plan.pixelsAt};
   const dim3 grid(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.layout.columnTiles()),
                   static_cast<unsigned>(plan.gather.phases * plan.gather.phases));
   withMath(context.precision, [&](auto math) {

@@ -43,7 +43,8 @@ struct ConvolutionPlan {
   bool resident;  // all weights of a column tile stay in shared memory; otherwise those of so many rows of taps come and go,
   bool ahead;     // and those of the next rows while these are used
   int rowsAtOnce;
-  int blocks;  // that share the tiles of one phase; each has a run of neighbouring ones
+  int pixelsAt;  // bytes, in shared memory: which pixels a patch and a tile have
+  int blocks;    // that share the tiles of one phase; each has a run of neighbouring ones
   size_t sharedBytes;
 
   // Blocks whose partial sums are added up for a channel.

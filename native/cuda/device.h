@@ -175,6 +175,16 @@ __device__ inline uint32_t toBfloat16Pair(float low, float high) {
 __device__ inline float asFloat(uint32_t bits) { return __uint_as_float(bits); }
 __device__ inline float asFloat(int bits) { return __int_as_float(bits); }
 __device__ inline int asInt(float value) { return __float_as_int(value); }
+// The larger of two, +0 of two zeros; NaN where one of them is.
+__device__ inline float maxNan(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;\n" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  return a != a || b != b ? a + b : fmaxf(a, b);
+#endif
+}
 // To the nearest integer, ties to even; saturates, and gives 0 for NaN.
 __device__ inline int roundToInt(float value) { return __float2int_rn(value); }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/math.cuh"
+#include "cuda/patch.cuh"
 #include "cuda/prepare.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/vector.cuh"
@@ -28,19 +29,24 @@ class ChannelSums {
   static constexpr bool kValues = kWriting == Writing::Add;
 
  public:
-  // Values and their squares, as distances from the first value: what float32 rounds is of the size of the deviations. `before`:
-  // how many values of the channel came before this one.
-  __device__ void addValues(int pair, int before, const float (&v)[4]) {
+  // Values and their squares, as distances from a first one: what float32 rounds is of the size of the deviations. Of a lane's
+  // pixels v those that exist.
+  __device__ void addValues(int pair, const float (&v)[kOwnPixels][4], const bool (&exists)[kOwnPixels]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (before == 0) origin_[pair][i] = v[i];
-      const float distance = v[i] - origin_[pair][i];
-      first_[pair][i] += distance;
-      second_[pair][i] = fmaf(distance, distance, second_[pair][i]);
+      if (count_ == 0) origin_[pair][i] = v[0][i];
+#pragma unroll
+      for (int pixel = 0; pixel < kOwnPixels; ++pixel) {
+        const float distance = exists[pixel] ? v[pixel][i] - origin_[pair][i] : 0.0f;
+        first_[pair][i] += distance;
+        second_[pair][i] = fmaf(distance, distance, second_[pair][i]);
+      }
     }
   }
-  __device__ int count() const { return count_; }
-  __device__ void setCount(int count) { count_ = count; }
+  __device__ void count(const bool (&exists)[kOwnPixels]) {
+#pragma unroll
+    for (const bool one : exists) count_ += one ? 1 : 0;
+  }
   __device__ void addPairs(int pair, const float (&a)[4], const float (&b)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -50,10 +56,10 @@ class ChannelSums {
   }
 
   // Leaves the block's sums of its channels, from firstChannel on, as partial sums of block `block`: mean and squared distances
-  // from it (of values), or the two sums (of pairs). `shared`: kSharedFloats.
+  // from it (of values, which are multiples of `step`), or the two sums (of pairs). `shared`: kSharedFloats.
   static constexpr int kSharedFloats = kConvolutionWarps * (2 * 16 * kPairs + 1);
   template <int kColumnWarps>
-  __device__ void leave(float* shared, const ChannelPartials& partials, float* counts, int block, int firstChannel) {
+  __device__ void leave(float* shared, const ChannelPartials& partials, float* counts, int block, int firstChannel, float step) {
     constexpr int kColumns = 16 * kPairs * kColumnWarps, kPixelWarps = kConvolutionWarps / kColumnWarps;
     const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp;
     const WarpPlace<kColumnWarps> warp(thread);
@@ -65,8 +71,8 @@ class ChannelSums {
       for (int i = 0; i < 4 * kPairs; ++i) {
         float &first = first_[i / 4][i % 4], &second = second_[i / 4][i % 4];
         const float mean = count > 0.0f ? first / count : 0.0f;
-        second -= first * mean;
-        first = origin_[i / 4][i % 4] + mean;
+        second = (second - first * mean) * step * step;
+        first = (origin_[i / 4][i % 4] + mean) * step;
       }
     }
     // Lanes 4, 8 and 16 apart have the same channels; what counts is what becomes of the lower of two.
@@ -128,80 +134,144 @@ class ChannelSums {
   int count_ = 0;
 };
 
-// Where a lane's pixels are in the tensor that is written; negative: nowhere.
+// Where a lane's pixels are in the tensor that is written.
 struct OwnPixels {
-  int at[kOwnPixels];
-  __device__ int64_t element(int i, int c, int channel) const { return static_cast<int64_t>(at[i]) * c + channel; }
+  int64_t origin;  // elements, of the tile's first pixel
+  int distance[kOwnPixels];
+  bool exists[kOwnPixels];
+
+  // `pixels`: of the tile; `first`: the warp's first.
+  __device__ OwnPixels(const BoxPixel* pixels, int first, const Inside& inside, int64_t at) : origin(at) {
+#pragma unroll
+    for (int i = 0; i < kOwnPixels; ++i) {
+      const BoxPixel pixel = pixels[first + ownPixel(static_cast<int>(threadIdx.x), i)];
+      distance[i] = pixel.distance, exists[i] = inside.contains(pixel.place);
+    }
+  }
 };
 
-// y = base + sign * q(sums), for the lane's channels of which the first is `channel`. Returns how many left the range.
+// Four channels of each of a lane's pixels, as they lie in memory.
+struct OwnWords {
+  uint4 at[kOwnPixels];
+
+  // From `channel` on, of c; zeros where the pixel or the channel does not exist, and unless `wanted`. `whole`: four at once.
+  __device__ void load(const StreamPointer& stream, const OwnPixels& pixels, int channel, int c, bool whole, bool wanted) {
+    const auto* const words = static_cast<const uint32_t*>(stream.data) + pixels.origin + channel;
+    const int count = c - channel;
+#pragma unroll
+    for (int i = 0; i < kOwnPixels; ++i) {
+      const bool there = wanted && pixels.exists[i] && count > 0;
+      at[i] = whole ? loadFourWhere(there, words, pixels.distance[i]) : loadUpToFour(there, words, pixels.distance[i], count);
+    }
+  }
+  __device__ void unpack(int i, int (&v)[4]) const {
+    v[0] = static_cast<int>(at[i].x), v[1] = static_cast<int>(at[i].y), v[2] = static_cast<int>(at[i].z);
+    v[3] = static_cast<int>(at[i].w);
+  }
+};
+
+// y = base + sign * q(sums), for the lane's channels of which the first is `channel`. Returns how many left the range, where that
+// is counted. `base`: zeros where there is none.
 template <class Tile, int kPairs>
-__device__ int addTile(const Target& target, const Tile& tile, const OwnPixels& pixels, int channel, int c, bool whole,
-                       ChannelSums<kPairs, Writing::Add>& sums) {
-  const bool isFixed = target.y.fixed, hasBase = static_cast<bool>(target.base);
-  int left = 0, values = 0;
+__device__ int addTile(const Target& target, const Tile& tile, const OwnPixels& pixels, const OwnWords (&base)[kPairs], int channel,
+                       int c, bool whole, ChannelSums<kPairs, Writing::Add>& sums) {
+  int left = 0;
 #pragma unroll
   for (int pair = 0; pair < kPairs; ++pair) {
     const int first = channel + 16 * pair, count = c - first;
-    int y[kOwnPixels][4] = {};
-    if (hasBase && count > 0) {
-#pragma unroll
-      for (int i = 0; i < kOwnPixels; ++i)
-        if (pixels.at[i] >= 0)
-          loadFour(y[i], static_cast<const int*>(target.base.data) + pixels.element(i, c, first), count, whole);
-    }
-    values = sums.count();
+    int y[kOwnPixels][4];
+    float v[kOwnPixels][4];
 #pragma unroll
     for (int i = 0; i < kOwnPixels; ++i) {
-      if (pixels.at[i] < 0) continue;
-      float sum[4];
-      tile.four(i, pair, sum);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        if (isFixed) {
-          if (j < count) y[i][j] = addFixed(y[i][j], sum[j], target.sign, left);
-          sum[j] = static_cast<float>(y[i][j]) * kFixedStep;
-        } else {
-          if (hasBase) sum[j] = target.sign > 0 ? asFloat(y[i][j]) + sum[j] : asFloat(y[i][j]) - sum[j];
-          y[i][j] = asInt(sum[j]);
-        }
-      }
-      if (count > 0) storeFour(static_cast<int*>(target.y.data) + pixels.element(i, c, first), y[i], count, whole);
-      sums.addValues(pair, values++, sum);
+      base[pair].unpack(i, y[i]);
+      tile.four(i, pair, v[i]);
     }
+    if (target.y.fixed) {
+      // Whether any sum overflowed, or any of the numbers that were added cannot be an int32: rare, and then they are counted.
+      int overflow = 0;
+      float largest = 0.0f;
+#pragma unroll
+      for (int i = 0; i < kOwnPixels; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const float scaled = pixels.exists[i] ? v[i][j] * kFixedScale : 0.0f;
+          const int q = roundToInt(scaled), before = y[i][j];
+          y[i][j] = wrappingSum(before, target.sign, q);
+          overflow |= (before ^ y[i][j]) & (q ^ y[i][j]);  // of sums; differences are not counted
+          largest = maxNan(largest, fabsf(scaled));
+        }
+      if (target.outOfRange != nullptr && (overflow < 0 || !(largest < 0x1p31f))) {
+#pragma unroll
+        for (int i = 0; i < kOwnPixels; ++i)
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            int before[4];
+            base[pair].unpack(i, before);
+            if (pixels.exists[i] && j < count) addFixed(before[j], v[i][j], target.sign, left);
+          }
+      }
+#pragma unroll
+      for (int i = 0; i < kOwnPixels; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) v[i][j] = static_cast<float>(y[i][j]);
+    } else {
+      const auto sign = static_cast<float>(target.sign);
+#pragma unroll
+      for (int i = 0; i < kOwnPixels; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          v[i][j] = fmaf(sign, v[i][j], asFloat(y[i][j]));
+          y[i][j] = asInt(v[i][j]);
+        }
+    }
+    int* const to = static_cast<int*>(target.y.data) + pixels.origin + first;
+#pragma unroll
+    for (int i = 0; i < kOwnPixels; ++i)
+      if (pixels.exists[i] && count > 0) storeFour(to + pixels.distance[i], y[i], count, whole);
+    if (target.statistics.statistics != nullptr) sums.addValues(pair, v, pixels.exists);
   }
-  sums.setCount(values);
+  sums.count(pixels.exists);
   return left;
 }
 
 // dz = sums where relu(norm(x)) let its input through, for the lane's channels of which the first is `channel`.
 template <class Tile, int kPairs>
-__device__ void maskTile(const Target& target, const Tile& tile, const OwnPixels& pixels, int channel, int c, bool whole,
-                         ChannelSums<kPairs, Writing::Mask>& sums) {
-  const bool isFixed = target.x.fixed;
+__device__ void maskTile(const Target& target, const Tile& tile, const OwnPixels& pixels, const OwnWords (&x)[kPairs], int channel,
+                         int c, bool whole, ChannelSums<kPairs, Writing::Mask>& sums) {
 #pragma unroll
   for (int pair = 0; pair < kPairs; ++pair) {
     const int first = channel + 16 * pair, count = c - first;
-    if (count <= 0) continue;
-    int x[kOwnPixels][4] = {};
-#pragma unroll
-    for (int i = 0; i < kOwnPixels; ++i)
-      if (pixels.at[i] >= 0) loadFour(x[i], static_cast<const int*>(target.x.data) + pixels.element(i, c, first), count, whole);
     ChannelNorm norm[4];
 #pragma unroll
-    for (int j = 0; j < 4; ++j) norm[j] = j < count ? target.norm[first + j] : ChannelNorm{};
+    for (int j = 0; j < 4; ++j) {
+      const uint4 words = loadFourWhere(j < count, reinterpret_cast<const uint32_t*>(target.norm), 4 * (first + j));
+      norm[j] = {asFloat(words.x), asFloat(words.y), asFloat(words.z), asFloat(words.w)};
+    }
+    float v[kOwnPixels][4];
 #pragma unroll
     for (int i = 0; i < kOwnPixels; ++i) {
-      if (pixels.at[i] < 0) continue;
+      int words[4];
+      x[pair].unpack(i, words);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) v[i][j] = asFloat(words[j]);
+    }
+    if (target.x.fixed) {
+#pragma unroll
+      for (auto& four : v)
+#pragma unroll
+        for (float& value : four) value = static_cast<float>(asInt(value));
+    }
+    float* const to = static_cast<float*>(target.y.data) + pixels.origin + first;
+#pragma unroll
+    for (int i = 0; i < kOwnPixels; ++i) {
       float dz[4], standard[4];
       tile.four(i, pair, dz);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const float value = isFixed ? static_cast<float>(x[i][j]) : asFloat(x[i][j]);
-        if (fmaf(value, norm[j].scale, norm[j].shift) <= 0.0f) dz[j] = 0.0f;
-        standard[j] = dz[j] * fmaf(value, norm[j].inverse, norm[j].center);
+        if (!pixels.exists[i] || fmaf(v[i][j], norm[j].scale, norm[j].shift) <= 0.0f) dz[j] = 0.0f;
+        standard[j] = dz[j] * fmaf(v[i][j], norm[j].inverse, norm[j].center);
       }
-      storeFour(static_cast<float*>(target.y.data) + pixels.element(i, c, first), dz, count, whole);
+      if (pixels.exists[i] && count > 0) storeFour(to + pixels.distance[i], dz, count, whole);
       sums.addPairs(pair, dz, standard);
     }
   }

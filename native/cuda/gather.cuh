@@ -9,6 +9,7 @@
 #include "core/convolution.h"
 #include "cuda/math.cuh"
 #include "cuda/norm.cuh"
+#include "cuda/vector.cuh"
 
 namespace revnet::cuda {
 
@@ -171,14 +172,26 @@ inline Source normGradientSource(const float* dz, StreamPointer x, const NormGra
 
 #if defined(__CUDACC__) || defined(REVNET_EMULATED)
 
-// Where a block is: the first output pixel of its tile, in its phase.
-struct TilePlace {
+// Where a block is: the first output pixel of its tile, in its phase. Tiles follow one another along rows, then down, then by
+// image.
+class TilePlace {
+ public:
   int image, row, column;
 
   __device__ TilePlace(const Gather& gather, int index)
       : image((index / (gather.columnTiles * gather.rowTiles)) << gather.tile.logImages),
         row((index / gather.columnTiles % gather.rowTiles) << gather.tile.logRows),
         column((index % gather.columnTiles) << gather.tile.logColumns) {}
+  // To the next one, without a division.
+  __device__ void advance(const Gather& gather) {
+    column += 1 << gather.tile.logColumns;
+    if (column < gather.columnTiles << gather.tile.logColumns) return;
+    column = 0;
+    row += 1 << gather.tile.logRows;
+    if (row < gather.rowTiles << gather.tile.logRows) return;
+    row = 0;
+    image += 1 << gather.tile.logImages;
+  }
 };
 
 // Pixel `pixel` of a tile.
@@ -195,18 +208,8 @@ struct TilePixel {
   }
 };
 
-// i / d for i * d < 2^20, i < 2^11: without a division for every pixel.
-class SmallDivisor {
- public:
-  __device__ explicit SmallDivisor(int d) : magic_((1u << 20) / static_cast<unsigned>(d) + 1) {}
-  __device__ int divide(int i) const { return static_cast<int>((static_cast<unsigned>(i) * magic_) >> 20); }
-
- private:
-  unsigned magic_;
-};
-
 // Four neighbouring channels of a source, with their coefficients in registers. What kind the source is of is the same for all
-// threads, and looked at as it is read: code of its own for each kind would take more registers than it saves instructions.
+// threads, and looked at once for all numbers that are converted together.
 // Only with kGradients can the source be a NormGradient: that takes another register for each number on its way. With kWhole four
 // channels are always read at once (isWhole).
 template <bool kGradients, bool kWhole = false>
@@ -222,127 +225,87 @@ class SourceReader {
 
   __device__ static bool isWhole(const Source& source, int c) { return c % 4 == 0 && source.x.aligned; }
 
-  // Channels [channel, channel + 4) of c; those from c on read as zero, and where there is none, nothing may be read.
-  __device__ SourceReader(const Source& source, int channel, int c)
-      : source_(source), channel_(channel), count_(min(4, c - channel)), whole_(kWhole || isWhole(source, c)) {
+  // Channels [channel, channel + 4) of c; those from c on read as zero, and where there is none, nothing may be read. `origin`:
+  // where the first channel of all is, of the pixel that distances are counted from, in elements of the tensor; it may be outside.
+  __device__ SourceReader(const Source& source, int channel, int c, int64_t origin)
+      : source_(source),
+        x_(static_cast<const uint32_t*>(source.x.data) + origin + channel),
+        dz_(reinterpret_cast<const uint32_t*>(source.dz) + origin + channel),
+        count_(min(4, c - channel)) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      factor_[i] = source.x.step(), shift_[i] = 0.0f, slope_[i] = 0.0f;
-      if (source.reading == Reading::Plain) continue;
-      const bool real = i < count_;
-      if (!kGradients || source.reading == Reading::Norm) {
-        factor_[i] = real ? source.norm[channel + i].scale : 0.0f;
-        shift_[i] = real ? source.norm[channel + i].shift : 0.0f;
-      } else if constexpr (kGradients) {
-        slope_[i] = real ? source.vectors.slope[channel + i] : 0.0f;
-        factor_[i] = real ? source.vectors.tilt[channel + i] : 0.0f;
-        shift_[i] = real ? source.vectors.offset[channel + i] : 0.0f;
+    for (int i = 0; i < 4; ++i) factor_[i] = source.x.step(), shift_[i] = 0.0f, slope_[i] = 0.0f;
+    if (source.reading == Reading::Norm) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint4 norm = loadFourWhere(i < count_, reinterpret_cast<const uint32_t*>(source.norm), 4 * (channel + i));
+        factor_[i] = asFloat(norm.x), shift_[i] = asFloat(norm.y);
+      }
+    }
+    if constexpr (kGradients) {
+      if (source.reading == Reading::NormGradient) {
+        loadFloats(slope_, source.vectors.slope + channel);
+        loadFloats(factor_, source.vectors.tilt + channel);
+        loadFloats(shift_, source.vectors.offset + channel);
       }
     }
   }
 
-  // `pixel`: where the first channel of all is in the tensor. Loads nothing, and gives zeros, unless `wanted`.
-  __device__ Raw load(bool wanted, int64_t pixel) const {
+  // Loads nothing, and gives zeros, unless `wanted`.
+  __device__ Raw load(bool wanted, int64_t distance) const {
     Raw raw;
-    raw.x = loadFour(wanted, static_cast<const uint32_t*>(source_.x.data), pixel + channel_);
-    if constexpr (kGradients)
-      raw.dz = loadFour(wanted && source_.reading == Reading::NormGradient, reinterpret_cast<const uint32_t*>(source_.dz),
-                        pixel + channel_);
+    raw.x = loadFour(wanted, x_, distance);
+    if constexpr (kGradients) raw.dz = loadFour(wanted && source_.reading == Reading::NormGradient, dz_, distance);
     return raw;
   }
 
-  // Zeros unless `inside`.
-  __device__ void convert(bool inside, const Raw& raw, float (&v)[4]) const {
-    convert(raw, v);
+  template <int kCount>
+  __device__ void convert(const Raw (&raw)[kCount], float (&v)[kCount][4]) const {
+    if (source_.x.fixed) {
 #pragma unroll
-    for (float& value : v) value = inside ? value : 0.0f;
-  }
-  __device__ void convert(const Raw& raw, float (&v)[4]) const {
-    const uint32_t x[4] = {raw.x.x, raw.x.y, raw.x.z, raw.x.w};
+      for (int i = 0; i < kCount; ++i)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float value = source_.x.fixed ? static_cast<float>(static_cast<int>(x[i])) : asFloat(x[i]);
-      v[i] = fmaf(factor_[i], value, shift_[i]);
-      if (source_.reading == Reading::Norm) v[i] = relu(v[i]);
+        for (int j = 0; j < 4; ++j) v[i][j] = static_cast<float>(static_cast<int>(word(raw[i].x, j)));
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) v[i][j] = asFloat(word(raw[i].x, j));
     }
-    if constexpr (kGradients) {
-      if (source_.reading != Reading::NormGradient) return;
-      const uint32_t dz[4] = {raw.dz.x, raw.dz.y, raw.dz.z, raw.dz.w};
 #pragma unroll
-      for (int i = 0; i < 4; ++i) v[i] = fmaf(slope_[i], asFloat(dz[i]), v[i]);
+    for (int i = 0; i < kCount; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) v[i][j] = fmaf(factor_[j], v[i][j], shift_[j]);
+    if constexpr (kGradients) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) v[i][j] = fmaf(slope_[j], asFloat(word(raw[i].dz, j)), v[i][j]);  // Norm: both are zero
+    }
+    if (source_.reading == Reading::Norm) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) v[i][j] = relu(v[i][j]);
     }
   }
 
  private:
+  __device__ static uint32_t word(const uint4& four, int i) { return i == 0 ? four.x : i == 1 ? four.y : i == 2 ? four.z : four.w; }
   __device__ uint4 loadFour(bool wanted, const uint32_t* words, int64_t at) const {
-    if (kWhole || whole_) return loadFourWhere(wanted, words, at);
-    return make_uint4(loadWhere(wanted, words, at), loadWhere(wanted && count_ > 1, words, at + 1),
-                      loadWhere(wanted && count_ > 2, words, at + 2), loadWhere(wanted && count_ > 3, words, at + 3));
+    if constexpr (kWhole) return loadFourWhere(wanted, words, at);
+    return loadUpToFour(wanted, words, at, count_);
+  }
+  __device__ void loadFloats(float (&v)[4], const float* from) const {
+    const uint4 words = loadFour(count_ > 0, reinterpret_cast<const uint32_t*>(from), 0);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = asFloat(word(words, i));
   }
 
   const Source& source_;
-  const int channel_, count_;
-  const bool whole_;
+  const uint32_t *const x_, *const dz_;
+  const int count_;
   float factor_[4], shift_[4], slope_[4];
 };
-
-using ChannelReader = SourceReader<true>;
-
-// Loads of a thread that are under way at a time.
-constexpr int kLoadsAtOnce = 4;
-
-// See fillPatch.
-template <class Math, int kAtOnce, class Reader>
-__device__ void fillPatchFrom(const Reader& reader, std::byte* to, int pitch, const Gather& gather, const Axis& rows,
-                              const Axis& columns, const TilePlace& place, int images, int begin, int each) {
-  const int c = gather.sourceChannels, patchPixels = (gather.patchH * gather.patchW) << gather.tile.logImages;
-  const SmallDivisor byWidth(gather.patchW), byHeight(gather.patchH);
-  const int top = place.row * rows.step + rows.origin, left = place.column * columns.step + columns.origin;
-  // Of the patch's first pixel, which may be outside; distances from it fit into 32 bits.
-  const int64_t origin = ((static_cast<int64_t>(place.image) * rows.size + top) * columns.size + left) * c;
-#pragma unroll 1
-  for (; begin < patchPixels; begin += kAtOnce * each) {
-    typename Reader::Raw raw[kAtOnce];
-    bool inside[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int pixel = begin + i * each, line = byWidth.divide(pixel), image = byHeight.divide(line);
-      const int row = line - image * gather.patchH, column = pixel - line * gather.patchW;
-      inside[i] = pixel < patchPixels && image < images && static_cast<unsigned>(top + row) < static_cast<unsigned>(rows.size) &&
-                  static_cast<unsigned>(left + column) < static_cast<unsigned>(columns.size);
-      raw[i] = reader.load(inside[i], origin + ((image * rows.size + row) * columns.size + column) * c);
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int pixel = begin + i * each;
-      float v[4];
-      reader.convert(inside[i], raw[i], v);
-      if (pixel < patchPixels) Math::store4(to + pixel * pitch, v);
-    }
-  }
-}
-
-// Fills `patch`, [images][patchH][patchW] pixels of `pitch` bytes, with channels [channel, channel + channels) of the source
-// around a tile; zero outside the image and from c on. `channels`: a power of two, at least 4, of which `used` are wanted.
-template <class Math>
-__device__ void fillPatch(std::byte* patch, int pitch, const Gather& gather, const Axis& rows, const Axis& columns,
-                          const TilePlace& place, const Source& source, int channel, int channels, int used) {
-  const int logGroups = logOf(channels / 4), thread = opaque(static_cast<int>(threadIdx.x));
-  const int own = 4 * (thread & (channels / 4 - 1)), begin = thread >> logGroups, each = static_cast<int>(blockDim.x) >> logGroups;
-  if (own >= used) return;
-  const int images = channel + own < gather.sourceChannels ? gather.n - place.image : 0;
-  std::byte* const to = patch + own * Math::kElementBytes;
-  const auto fill = [&](const auto& reader, auto atOnce) {
-    fillPatchFrom<Math, decltype(atOnce)::value>(reader, to, pitch, gather, rows, columns, place, images, begin, each);
-  };
-  const int c = gather.sourceChannels;
-  if (!SourceReader<true>::isWhole(source, c))
-    fill(SourceReader<true>(source, channel + own, c), std::integral_constant<int, 1>{});
-  else if (source.reading == Reading::NormGradient)
-    fill(SourceReader<true, true>(source, channel + own, c), std::integral_constant<int, 3>{});
-  else
-    fill(SourceReader<false, true>(source, channel + own, c), std::integral_constant<int, 6>{});
-}
 
 #endif
 

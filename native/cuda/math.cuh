@@ -21,14 +21,15 @@ namespace revnet::cuda {
 #define REVNET_KERNEL_CODE 1
 #endif
 
+// store4: four operands, rounded; zeros where they are not `real`.
 struct Float32 {
   static constexpr int kElementBytes = 4;
   static constexpr int kStep = 4;  // channels that are multiplied at a time; what is read is padded with zeros to a multiple
   static constexpr bool kTensorCores = false;
 
 #if REVNET_KERNEL_CODE
-  __device__ static void store4(std::byte* to, const float (&v)[4]) {
-    *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
+  __device__ static void store4(std::byte* to, const float (&v)[4], bool real = true) {
+    *reinterpret_cast<float4*>(to) = real ? make_float4(v[0], v[1], v[2], v[3]) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
   }
 #endif
 };
@@ -39,8 +40,9 @@ struct Tf32 {
   static constexpr bool kTensorCores = true;
 
 #if REVNET_KERNEL_CODE
-  __device__ static void store4(std::byte* to, const float (&v)[4]) {
-    *reinterpret_cast<uint4*>(to) = make_uint4(toTf32(v[0]), toTf32(v[1]), toTf32(v[2]), toTf32(v[3]));
+  __device__ static void store4(std::byte* to, const float (&v)[4], bool real = true) {
+    *reinterpret_cast<uint4*>(to) =
+        make_uint4(real ? toTf32(v[0]) : 0, real ? toTf32(v[1]) : 0, real ? toTf32(v[2]) : 0, real ? toTf32(v[3]) : 0);
   }
   __device__ static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { multiplyTf32(d, a, b0, b1); }
 #endif
@@ -52,8 +54,8 @@ struct Bfloat16 {
   static constexpr bool kTensorCores = true;
 
 #if REVNET_KERNEL_CODE
-  __device__ static void store4(std::byte* to, const float (&v)[4]) {
-    *reinterpret_cast<uint2*>(to) = make_uint2(toBfloat16Pair(v[0], v[1]), toBfloat16Pair(v[2], v[3]));
+  __device__ static void store4(std::byte* to, const float (&v)[4], bool real = true) {
+    *reinterpret_cast<uint2*>(to) = make_uint2(real ? toBfloat16Pair(v[0], v[1]) : 0, real ? toBfloat16Pair(v[2], v[3]) : 0);
   }
   __device__ static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     multiplyBfloat16(d, a, b0, b1);
@@ -87,6 +89,11 @@ constexpr int kOwnPixels = 4;  // of a lane
 __device__ constexpr int ownPixel(int thread, int i) { return 8 * i + thread % kWarp / 4; }
 __device__ constexpr int ownChannel(int thread, int pair) { return 16 * pair + thread % 4 * 4; }
 
+// Bytes from one tap to the next, in a patch or in weights.
+struct TapSteps {
+  int row, column;
+};
+
 template <class Math, int kPairs>
 class PixelTile {
   static constexpr int kBands = 2;  // of 16 pixels
@@ -108,22 +115,24 @@ class PixelTile {
         for (float& v : d) v = 0.0f;
   }
 
-  // sums += patch (from `patch` on, at this lane's rows) times weights, over `channels`, a multiple of kStep.
-  __device__ void accumulate(const std::byte* patch, const std::byte* weights, int weightPitch, int channels) {
-    const std::byte* const column = weights + column_ * weightPitch + half_;
-#pragma unroll 2
+  // sums += patch (from `patch` on, at this lane's rows) times weights, over taps [rows][columns] and `channels`, a multiple of
+  // kStep.
+  __device__ void accumulate(const std::byte* patch, const TapSteps& patchSteps, const std::byte* weights,
+                             const TapSteps& weightSteps, int weightPitch, int rows, int columns, int channels) {
+    const std::byte *const first = patch + rows_[0], *const ownWeights = weights + column_ * weightPitch + half_;
+    const int apart = rows_[1] - rows_[0];
+#pragma unroll 1
     for (int at = 0; at < channels * Math::kElementBytes; at += 32) {
-      uint32_t a[kBands][4];
-#pragma unroll
-      for (int band = 0; band < kBands; ++band) loadMatrices(a[band], patch + rows_[band] + at);
-#pragma unroll
-      for (int pair = 0; pair < kPairs; ++pair) {
-        uint32_t b[4];
-        loadMatrices(b, column + pair * 16 * weightPitch + at);
-#pragma unroll
-        for (int band = 0; band < kBands; ++band) {
-          Math::multiply(sums_[band][2 * pair], a[band], b[0], b[1]);
-          Math::multiply(sums_[band][2 * pair + 1], a[band], b[2], b[3]);
+      const std::byte *patchRow = first + at, *weightRow = ownWeights + at;
+#pragma unroll 1
+      for (int row = 0; row < rows; ++row, patchRow += patchSteps.row, weightRow += weightSteps.row) {
+        if (columns == 3) {
+          multiplyRow<3>(patchRow, patchSteps.column, weightRow, weightSteps.column, apart, weightPitch);
+        } else {
+#pragma unroll 1
+          for (int column = 0; column < columns; ++column)
+            multiplyRow<1>(patchRow + column * patchSteps.column, 0, weightRow + column * weightSteps.column, 0, apart,
+                           weightPitch);
         }
       }
     }
@@ -137,6 +146,27 @@ class PixelTile {
   }
 
  private:
+  template <int kColumns>
+  __device__ void multiplyRow(const std::byte* patch, int patchStep, const std::byte* weights, int weightStep, int apart,
+                              int weightPitch) {
+#pragma unroll
+    for (int column = 0; column < kColumns; ++column, patch += patchStep, weights += weightStep) {
+      uint32_t a[kBands][4];
+#pragma unroll
+      for (int band = 0; band < kBands; ++band) loadMatrices(a[band], patch + band * apart);
+#pragma unroll
+      for (int pair = 0; pair < kPairs; ++pair) {
+        uint32_t b[4];
+        loadMatrices(b, weights + pair * 16 * weightPitch);
+#pragma unroll
+        for (int band = 0; band < kBands; ++band) {
+          Math::multiply(sums_[band][2 * pair], a[band], b[0], b[1]);
+          Math::multiply(sums_[band][2 * pair + 1], a[band], b[2], b[3]);
+        }
+      }
+    }
+  }
+
   int rows_[kBands];  // of the matrices that this lane names, in bytes
   int column_, half_;
   float sums_[kBands][2 * kPairs][4];
@@ -158,7 +188,23 @@ class PixelTile<Float32, kPairs> {
         for (float& v : four) v = 0.0f;
   }
 
-  __device__ void accumulate(const std::byte* patch, const std::byte* weights, int weightPitch, int channels) {
+  __device__ void accumulate(const std::byte* patch, const TapSteps& patchSteps, const std::byte* weights,
+                             const TapSteps& weightSteps, int weightPitch, int rows, int columns, int channels) {
+#pragma unroll 1
+    for (int row = 0; row < rows; ++row)
+#pragma unroll 1
+      for (int column = 0; column < columns; ++column)
+        multiplyTap(patch + row * patchSteps.row + column * patchSteps.column,
+                    weights + row * weightSteps.row + column * weightSteps.column, weightPitch, channels);
+  }
+
+  __device__ void four(int i, int pair, float (&v)[4]) const {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) v[k] = sums_[i][pair][k];
+  }
+
+ private:
+  __device__ void multiplyTap(const std::byte* patch, const std::byte* weights, int weightPitch, int channels) {
     const std::byte* row = weights + ownChannel(static_cast<int>(threadIdx.x), 0) * 4;
 #pragma unroll 1
     for (int c = 0; c < channels; c += 4) {
@@ -183,12 +229,6 @@ class PixelTile<Float32, kPairs> {
     }
   }
 
-  __device__ void four(int i, int pair, float (&v)[4]) const {
-#pragma unroll
-    for (int k = 0; k < 4; ++k) v[k] = sums_[i][pair][k];
-  }
-
- private:
   int rows_[kOwnPixels];
   float sums_[kOwnPixels][kPairs][4];
 };

@@ -75,16 +75,18 @@ __device__ inline Affine standardizer(const NormArguments& norm, int channel, fl
 }
 
 // Keeps NaN: a network that diverged must not look alive.
-__device__ inline float relu(float v) { return v < 0.0f ? 0.0f : v; }
+__device__ inline float relu(float v) { return maxNan(v, 0.0f); }
 
-// base + sign * q(value) in steps, q: round to nearest even, saturating. The sum wraps around, so that subtracting the same q
-// undoes it. `left` grows by one where the sum or q(value) is outside what int32 holds.
+// base + sign * q; it wraps around, so that subtracting the same q undoes it.
+__device__ inline int wrappingSum(int base, int sign, int q) {
+  return static_cast<int>(static_cast<unsigned>(base) + static_cast<unsigned>(sign) * static_cast<unsigned>(q));
+}
+
+// base + sign * q(value) in steps, q: round to nearest even, saturating. `left` grows by one where the sum or q(value) is outside
+// what int32 holds.
 __device__ inline int addFixed(int base, float value, int sign, int& left) {
   const float scaled = value * kFixedScale;
-  const int q = roundToInt(scaled);
-  const unsigned sum =
-      sign > 0 ? static_cast<unsigned>(base) + static_cast<unsigned>(q) : static_cast<unsigned>(base) - static_cast<unsigned>(q);
-  const int after = static_cast<int>(sum);
+  const int q = roundToInt(scaled), after = wrappingSum(base, sign, q);
   // 2^31 is the first float above int32; a NaN fails both comparisons.
   const bool fits = scaled >= -0x1p31f && scaled < 0x1p31f;
   if (!fits || ((base ^ after) & (q ^ after)) < 0) ++left;

@@ -17,6 +17,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kMaxBlocks = 2048;
+constexpr int kLoadsAtOnce = 2;  // of each of three tensors, for each thread
 
 struct GradientSum {
   Source source;
@@ -27,37 +28,47 @@ struct GradientSum {
 
 #if REVNET_KERNEL_CODE
 
+// dx += source, for four channels from `channel` on, and pixels `first` and every each-th after it. `whole`: four channels at once.
+template <bool kWhole>
+__device__ void addGradients(const GradientSum& sum, int channel, int64_t first, int64_t each) {
+  using Reader = SourceReader<true, kWhole>;
+  const Reader reader(sum.source, channel, sum.c, 0);
+  const int count = sum.c - channel;
+  auto* const to = static_cast<float*>(sum.dx.data) + channel;
+  const auto* const before = reinterpret_cast<const uint32_t*>(to);
+  for (int64_t pixel = first; pixel < sum.pixels; pixel += kLoadsAtOnce * each) {
+    typename Reader::Raw raw[kLoadsAtOnce];
+    uint4 dx[kLoadsAtOnce];
+#pragma unroll
+    for (int i = 0; i < kLoadsAtOnce; ++i) {
+      const int64_t at = (pixel + i * each) * sum.c;
+      const bool exists = pixel + i * each < sum.pixels;
+      raw[i] = reader.load(exists, at);
+      dx[i] = kWhole ? loadFourWhere(exists, before, at) : loadUpToFour(exists, before, at, count);
+    }
+    float v[kLoadsAtOnce][4];
+    reader.convert(raw, v);
+#pragma unroll
+    for (int i = 0; i < kLoadsAtOnce; ++i) {
+      if (pixel + i * each >= sum.pixels) break;
+      v[i][0] += asFloat(dx[i].x), v[i][1] += asFloat(dx[i].y), v[i][2] += asFloat(dx[i].z), v[i][3] += asFloat(dx[i].w);
+      storeFour(to + (pixel + i * each) * sum.c, v[i], count, kWhole);
+    }
+  }
+}
+
 // dx += source, element by element.
 __global__ void __launch_bounds__(kThreads) addGradientKernel(const __grid_constant__ GradientSum sum) {
   waitForPrevious();
   const int groups = ceilDiv(sum.c, 4);
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t each = static_cast<int64_t>(gridDim.x) * kThreads / groups;
-  const int channel = static_cast<int>(thread % groups) * 4, count = sum.c - channel;
+  const int channel = static_cast<int>(thread % groups) * 4;
   if (thread / groups >= each) return;
-  const bool whole = sum.c % 4 == 0 && sum.dx.aligned;
-  auto* const to = static_cast<float*>(sum.dx.data) + channel;
-  const ChannelReader reader(sum.source, channel, sum.c);
-  for (int64_t first = thread / groups; first < sum.pixels; first += kLoadsAtOnce * each) {
-    ChannelReader::Raw raw[kLoadsAtOnce];
-    float dx[kLoadsAtOnce][4] = {};
-#pragma unroll
-    for (int i = 0; i < kLoadsAtOnce; ++i) {
-      const int64_t pixel = first + i * each;
-      raw[i] = reader.load(pixel < sum.pixels, pixel * sum.c);
-      if (pixel < sum.pixels) loadFour(dx[i], to + pixel * sum.c, count, whole);
-    }
-#pragma unroll
-    for (int i = 0; i < kLoadsAtOnce; ++i) {
-      const int64_t pixel = first + i * each;
-      if (pixel >= sum.pixels) continue;
-      float more[4];
-      reader.convert(raw[i], more);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) dx[i][j] += more[j];
-      storeFour(to + pixel * sum.c, dx[i], count, whole);
-    }
-  }
+  if (sum.dx.aligned && SourceReader<true>::isWhole(sum.source, sum.c))
+    addGradients<true>(sum, channel, thread / groups, each);
+  else
+    addGradients<false>(sum, channel, thread / groups, each);
 }
 
 #endif

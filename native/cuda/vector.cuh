@@ -7,6 +7,12 @@
 
 namespace revnet::cuda {
 
+// Words [at, at + 4), those from `count` on as zeros; all zeros, and nothing read, unless `wanted`. See loadWhere.
+__device__ inline uint4 loadUpToFour(bool wanted, const uint32_t* words, int64_t at, int count) {
+  return {loadWhere(wanted && count > 0, words, at), loadWhere(wanted && count > 1, words, at + 1),
+          loadWhere(wanted && count > 2, words, at + 2), loadWhere(wanted && count > 3, words, at + 3)};
+}
+
 // Those from `count` on are zero.
 __device__ inline void loadFour(float (&v)[4], const float* from, int count, bool whole) {
   if (whole) {

@@ -13,6 +13,7 @@
 // Launch: splits x (tap groups x chunks x column tiles) blocks of 256 threads, at most 264 where there is work for as many; the
 // sums: 256 threads for each 1024 / shares elements.
 #include "cuda/convolution.cuh"
+#include "cuda/patch.cuh"
 #include "cuda/prepare.cuh"
 #include "cuda/run.h"
 
@@ -27,7 +28,7 @@ constexpr int kTileRows = 5;                // tiles of a unit: WeightTilesBase:
 constexpr int kTileEdge = 16;               // and their channels
 constexpr int kUnitBytes = kTileRows * kTileEdge * kTileEdge * 4;
 constexpr size_t kSharedBytes = 64 << 10;
-constexpr int kPatchLoads = 6, kDyLoads = 4;  // of a thread that are under way at a time
+constexpr int kMostPixels = 256;  // of a tile
 constexpr int kSumThreads = 256;
 constexpr int kSumLoads = 8;  // of a thread, at a time
 constexpr int kMostShares = 32;
@@ -37,7 +38,7 @@ struct Pass {
   Convolution convolution;
   Source x, dy;
   int chunk, columns, tapsPerBlock, rowGroups;
-  int workAt;           // bytes, in shared memory: Work, then BoxPixels of the patch and of dy
+  int workAt;           // bytes, in shared memory: Work, then BoxPixels of the patch and of dy's tile
   float* to;            // [splits][taps][c][k] overwritten
   int64_t splitStride;  // elements from one split to the next; 0: there is one
 };
@@ -48,28 +49,6 @@ struct Sum {
 };
 struct Sums {
   Sum list[kMaxPendingSums];
-};
-
-// A box of pixels [images][height][width] of a tensor [n][h][w][c].
-struct Box {
-  int images, height, width;
-  int n, h, w, c;
-  constexpr int pixels() const { return images * height * width; }
-};
-
-// A pixel of a box: how far it lies behind the first one, in elements of the tensor, and its column, row and image in one word: the
-// same for every tile, so that no tile's pixels have to be divided.
-struct BoxPixel {
-  int distance;
-  unsigned place;
-};
-
-// What is brought to shared memory for each tile: a box of `used` channels from `channel` on, as a row of `pitch` bytes for each
-// pixel. `logGroups`: of the number of threads that share a pixel, with four channels each.
-struct Staged {
-  Box box;
-  int channel, used, logGroups;
-  int pitch, at, pixelsAt;  // bytes; in shared memory: the rows, and BoxPixel [box.pixels()]
 };
 
 // What a warp multiplies.
@@ -83,83 +62,12 @@ struct Unit {
 
 // What a block does with each tile, worked out once, in shared memory: registers are needed for sums, and loads that are under way.
 struct Work {
-  Staged patch, dy;
+  int firstInput, inputs, firstOutput;  // channels
   Unit units[kWarps];
+  int places[kMostPixels / WeightTilesBase::kPixels];  // in the patch, in bytes, of every kPixels pixels of a tile
 };
 
 #if REVNET_KERNEL_CODE
-
-// A place's fields of 10, 9 and 9 bits, and above each a guard bit that is set.
-__device__ constexpr unsigned fieldsOf(int column, int row, int image) {
-  return static_cast<unsigned>(column) + (static_cast<unsigned>(row) << 11) + (static_cast<unsigned>(image) << 21);
-}
-constexpr unsigned kGuards = 1u << 10 | 1u << 20 | 1u << 30;
-
-// Which pixels of a box are pixels of its tensor, where the box begins at (image, top, left). No difference of fields in range
-// clears the guard bit above it, so that two subtractions make all six comparisons.
-class Inside {
- public:
-  __device__ Inside(const Box& box, int image, int top, int left)
-      : low_(fieldsOf(max(0, -left), max(0, -top), 0)),
-        high_(fieldsOf(min(box.width, box.w - left) - 1, min(box.height, box.h - top) - 1, min(box.images, box.n - image) - 1) +
-              2 * kGuards) {}
-  __device__ bool contains(unsigned place) const { return ((place - low_) & (high_ - place) & kGuards) == kGuards; }
-
- private:
-  unsigned low_, high_;
-};
-
-__device__ void layPixels(const Staged& staged) {
-  const Box& box = staged.box;
-  auto* const pixels = reinterpret_cast<BoxPixel*>(sharedMemory() + staged.pixelsAt);
-  for (int pixel = static_cast<int>(threadIdx.x); pixel < box.pixels(); pixel += kThreads) {
-    const int line = pixel / box.width, column = pixel % box.width, image = line / box.height, row = line % box.height;
-    pixels[pixel] = {((image * box.h + row) * box.w + column) * box.c, fieldsOf(column, row, image) + kGuards};
-  }
-}
-
-// Brings the channels from the box that begins at (image, top, left); zero outside the tensor.
-template <class Math, bool kGradients, bool kWhole, int kLoads>
-__device__ void fill(const Staged& staged, const Source& source, int image, int top, int left) {
-  const Box& box = staged.box;
-  const int logGroups = staged.logGroups, group = static_cast<int>(threadIdx.x) & ((1 << logGroups) - 1);
-  const int channel = staged.channel + 4 * group;
-  if (4 * group >= staged.used) return;
-  const int64_t origin = ((static_cast<int64_t>(image) * box.h + top) * box.w + left) * box.c;  // may be outside
-  const Inside tensor(box, image, top, left);
-  using Reader = SourceReader<kGradients, kWhole>;
-  const Reader reader(source, channel, box.c);
-  const int each = kThreads >> logGroups, pitch = staged.pitch;
-  const bool any = channel < box.c;
-  const int first = static_cast<int>(threadIdx.x) >> logGroups;
-  const auto* pixels = reinterpret_cast<const BoxPixel*>(sharedMemory() + staged.pixelsAt);
-  const int count = box.pixels();
-  std::byte* to = sharedMemory() + staged.at + 4 * group * Math::kElementBytes + first * pitch;
-#pragma unroll 1
-  for (int pixel = first; pixel < count; pixel += kLoads * each, to += kLoads * each * pitch) {
-    typename Reader::Raw raw[kLoads];
-    bool inside[kLoads];
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      const BoxPixel at = pixels[min(pixel + i * each, count - 1)];
-      inside[i] = any && tensor.contains(at.place);
-      raw[i] = reader.load(inside[i] && pixel + i * each < count, origin + at.distance);
-    }
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      float v[4];
-      reader.convert(inside[i], raw[i], v);
-      if (pixel + i * each < count) Math::store4(to + i * each * pitch, v);
-    }
-  }
-}
-template <class Math, bool kGradients, int kLoads>
-__device__ void fill(const Staged& staged, const Source& source, int image, int top, int left) {
-  if (SourceReader<kGradients>::isWhole(source, staged.box.c))
-    fill<Math, kGradients, true, kLoads>(staged, source, image, top, left);
-  else
-    fill<Math, kGradients, false, 1>(staged, source, image, top, left);
-}
 
 template <class Math>
 __device__ void layWork(Work& work, const Pass& pass) {
@@ -172,20 +80,10 @@ __device__ void layWork(Work& work, const Pass& pass) {
   const int taps = min(pass.tapsPerBlock, conv.taps() - firstTap);
   const int channels = min(pass.chunk, ceilDiv(conv.c - firstC, kTileEdge) * kTileEdge);
   const int patchPitch = columnPitch<Math>(pass.chunk);
-  if (threadIdx.x == 0) {
-    const int images = 1 << gather.tile.logImages, pixelsAt = pass.workAt + static_cast<int>(sizeof(Work));
-    const Box patch{images, gather.patchH, gather.patchW, gather.n, rows.size, columns.size, conv.c};
-    const Box dy{images, 1 << gather.tile.logRows, 1 << gather.tile.logColumns, gather.n, rows.outputs, columns.outputs, conv.k};
-    const int patchPixels = gather.patchPixels(), dyPitch = columnPitch<Math>(pass.columns);
-    work.patch = Staged{patch, firstC, channels, logOf(pass.chunk / 4), patchPitch, 0, pixelsAt};
-    work.dy = Staged{dy,
-                     firstK,
-                     pass.columns,
-                     logOf(pass.columns / 4),
-                     dyPitch,
-                     patchPixels * patchPitch,
-                     pixelsAt + patchPixels * static_cast<int>(sizeof(BoxPixel))};
-  }
+  if (threadIdx.x == 0) work.firstInput = firstC, work.inputs = channels, work.firstOutput = firstK;
+  const int step = static_cast<int>(threadIdx.x), pixel = step * WeightTilesBase::kPixels;
+  if (pixel < gather.tile.pixels())
+    work.places[step] = TilePixel(gather.tile, pixel).patchIndex(gather, rows, columns) * patchPitch;
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   if (lane < kTileRows) {
     const int units = pass.rowGroups * (pass.columns / kTileEdge);
@@ -202,10 +100,6 @@ __device__ void layWork(Work& work, const Pass& pass) {
       unit.pixelStep = kWarps / units * WeightTilesBase::kPixels;
     }
   }
-  syncBlock();
-  layPixels(work.patch);
-  layPixels(work.dy);
-  syncBlock();
 }
 
 template <class Math>
@@ -217,29 +111,43 @@ __global__ void __launch_bounds__(kThreads, kBlocksEach) weightsGradientKernel(c
   const Axis &rows = gather.rows[0], &columns = gather.columns[0];
   auto& work = *reinterpret_cast<Work*>(sharedMemory() + pass.workAt);
   layWork<Math>(work, pass);
+  const Box patch = patchBox(gather), tile = tileBox(gather, rows, columns);
+  auto* const patchPixels = reinterpret_cast<BoxPixel*>(sharedMemory() + pass.workAt + sizeof(Work));
+  const int patchFilled = filledPixels(patch.pixels(), kThreads / (pass.chunk / 4));
+  BoxPixel* const tilePixels = patchPixels + patchFilled;
+  layPixels(patchPixels, patch, patchFilled);
+  layPixels(tilePixels, tile, filledPixels(tile.pixels(), kThreads / (pass.columns / 4)));
+  const int patchPitch = columnPitch<Math>(pass.chunk), dyPitch = columnPitch<Math>(pass.columns);
+  std::byte* const dyRows = sharedMemory() + patch.pixels() * patchPitch;
+  syncBlock();
   const Unit& unit = work.units[threadIdx.x / kWarp];
 
   Tiles sums;
   sums.clear();
   const int tiles = gather.tiles(), splits = static_cast<int>(gridDim.x), split = static_cast<int>(blockIdx.x);
+  const int firstTile = static_cast<int>(static_cast<int64_t>(tiles) * split / splits);
   const int lastTile = static_cast<int>(static_cast<int64_t>(tiles) * (split + 1) / splits);
-  for (int index = static_cast<int>(static_cast<int64_t>(tiles) * split / splits); index < lastTile; ++index) {
-    const TilePlace place(gather, index);
-    fill<Math, false, kPatchLoads>(work.patch, pass.x, place.image, place.row * rows.step + rows.origin,
-                                   place.column * columns.step + columns.origin);
-    fill<Math, true, kDyLoads>(work.dy, pass.dy, place.image, place.row, place.column);
+  TilePlace place(gather, firstTile);
+#pragma unroll 1
+  for (int index = firstTile; index < lastTile; ++index, place.advance(gather)) {
+    const int top = place.row * rows.step + rows.origin, left = place.column * columns.step + columns.origin;
+    fillRows<Math, false>(Rows{sharedMemory(), patchPitch, patchPixels, patch.pixels(), work.firstInput, pass.chunk, work.inputs},
+                          pass.x, pass.convolution.c, Inside(patch, place.image, top, left),
+                          patch.elements(place.image, top, left));
+    fillRows<Math>(Rows{dyRows, dyPitch, tilePixels, tile.pixels(), work.firstOutput, pass.columns, pass.columns}, pass.dy,
+                   pass.convolution.k, Inside(tile, place.image, place.row, place.column),
+                   tile.elements(place.image, place.row, place.column));
     syncBlock();
-    const int patchPitch = work.patch.pitch, dyPitch = work.dy.pitch;
-    const std::byte* const dy = sharedMemory() + work.dy.at + unit.column * Math::kElementBytes;
-    const auto placeOf = [&](int pixel) { return TilePixel(gather.tile, pixel).patchIndex(gather, rows, columns) * patchPitch; };
-    const typename Tiles::Lane at(columns.step * patchPitch, placeOf(8), dyPitch);
+    const std::byte* const dy = dyRows + unit.column * Math::kElementBytes;
+    const int eighth = TilePixel(gather.tile, 8).patchIndex(gather, rows, columns) * patchPitch;
+    const typename Tiles::Lane at(columns.step * patchPitch, eighth, dyPitch);
     Tiles::withUsed(unit.used, [&](auto used) {
       int places[used];
 #pragma unroll
       for (int i = 0; i < used; ++i) places[i] = unit.places[i];
 #pragma unroll 1
       for (int pixel = unit.firstPixel; pixel < gather.tile.pixels(); pixel += unit.pixelStep)
-        sums.accumulate(at, sharedMemory() + placeOf(pixel), places, dy + pixel * dyPitch);
+        sums.accumulate(at, sharedMemory() + work.places[pixel / Tiles::kPixels], places, dy + pixel * dyPitch);
     });
     syncBlock();
   }
@@ -257,7 +165,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksEach) weightsGradientKernel(c
   for (int i = 0; i < Tiles::kMost; ++i) {
     if (i >= unit.used) break;
     sums.forEach(i, [&](int input, int output, float sum) {
-      const int channel = unit.channels[i] + input, column = work.dy.channel + unit.column + output;
+      const int channel = unit.channels[i] + input, column = work.firstOutput + unit.column + output;
       if (channel < c && column < k) to[(static_cast<int64_t>(unit.taps[i]) * c + channel) * k + column] = sum;
     });
   }
@@ -307,8 +215,10 @@ constexpr int powerFrom(int value) {
 }
 
 // Of a block's Work, and the pixels behind it.
-size_t workBytes(const Gather& gather) {
-  return sizeof(Work) + static_cast<size_t>(gather.patchPixels() + gather.tile.pixels()) * sizeof(BoxPixel);
+size_t workBytes(const WeightsGradientPlan& plan) {
+  const int pixels = filledPixels(plan.gather.patchPixels(), kThreads / (plan.chunk / 4)) +
+                     filledPixels(plan.gather.tile.pixels(), kThreads / (plan.columns / 4));
+  return sizeof(Work) + static_cast<size_t>(pixels) * sizeof(BoxPixel);
 }
 
 // How a block's share of taps and channels is laid out, for the widths of the plan.
@@ -322,7 +232,7 @@ void layRows(WeightsGradientPlan& plan) {
 template <class Math>
 WeightsGradientPlan planPass(const Convolution& shape) {
   const Convolution conv = flattened(shape);
-  int pixels = 256;
+  int pixels = kMostPixels;
   WeightsGradientPlan plan{conv, forwardGather(conv, pixels), 16, 16, 0, 0, 1, 0};
   // The widest blocks that eight warps have registers for: the wider, the fewer times x and dy are read.
   const int widest = conv.kernel == 1 ? 128 : conv.kernel == 3 ? 32 : 16;
@@ -338,7 +248,7 @@ WeightsGradientPlan planPass(const Convolution& shape) {
     const auto tile = static_cast<size_t>(plan.gather.patchPixels()) * static_cast<size_t>(columnPitch<Math>(plan.chunk)) +
                       static_cast<size_t>(pixels) * static_cast<size_t>(columnPitch<Math>(plan.columns));
     const int units = plan.rowGroups * (plan.columns / kTileEdge);
-    return std::max(tile, static_cast<size_t>(kWarps - units) * kUnitBytes) + workBytes(plan.gather);
+    return std::max(tile, static_cast<size_t>(kWarps - units) * kUnitBytes) + workBytes(plan);
   };
   const auto narrow = [&] {
     int& wider = plan.columns >= plan.chunk ? plan.columns : plan.chunk;
@@ -379,7 +289,7 @@ void convolveBackwardWeights(const Context& context, const WeightsGradientPlan& 
                   plan.columns,
                   plan.tapsPerBlock,
                   plan.rowGroups,
-                  static_cast<int>(plan.sharedBytes - workBytes(plan.gather)),
+                  static_cast<int>(plan.sharedBytes - workBytes(plan)),
                   plan.splits > 1 ? partials : gradient,
                   plan.splits > 1 ? partialStride(plan.elements()) : 0};
   const dim3 grid(static_cast<unsigned>(plan.splits), static_cast<unsigned>(plan.parts()));

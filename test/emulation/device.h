@@ -143,6 +143,10 @@ inline uint32_t toBfloat16Pair(float low, float high) {
 inline float asFloat(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline float asFloat(int bits) { return std::bit_cast<float>(bits); }
 inline int asInt(float value) { return std::bit_cast<int>(value); }
+inline float maxNan(float a, float b) {
+  if (std::isnan(a) || std::isnan(b)) return std::numeric_limits<float>::quiet_NaN();
+  return a > b ? a : b;
+}
 inline int roundToInt(float value) {
   if (std::isnan(value)) return 0;
   if (value >= 2147483648.0f) return std::numeric_limits<int>::max();
