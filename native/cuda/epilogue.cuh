@@ -158,10 +158,13 @@ struct OwnWords {
   __device__ void load(const StreamPointer& stream, const OwnPixels& pixels, int channel, int c, bool whole, bool wanted) {
     const auto* const words = static_cast<const uint32_t*>(stream.data) + pixels.origin + channel;
     const int count = c - channel;
+    if (whole) {
 #pragma unroll
-    for (int i = 0; i < kOwnPixels; ++i) {
-      const bool there = wanted && pixels.exists[i] && count > 0;
-      at[i] = whole ? loadFourWhere(there, words, pixels.distance[i]) : loadUpToFour(there, words, pixels.distance[i], count);
+      for (int i = 0; i < kOwnPixels; ++i)
+        at[i] = loadFourWhere(wanted && pixels.exists[i] && count > 0, words, pixels.distance[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kOwnPixels; ++i) at[i] = loadUpToFour(wanted && pixels.exists[i], words, pixels.distance[i], count);
     }
   }
   __device__ void unpack(int i, int (&v)[4]) const {
