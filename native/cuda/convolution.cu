@@ -34,6 +34,7 @@ constexpr int kChunkBytes = 128;
 
 struct Pass {
   Gather gather;
+  Box read, written[4];  // around a tile, and of it in each phase
   WeightLayout layout;
   Source source;
   Target target;
@@ -121,7 +122,7 @@ __global__ void __launch_bounds__(kThreads, kAhead ? 2 : 1) convolveKernel(const
   }
 
   const Axis &rows = gather.rows[phase / 2], &columns = gather.columns[phase % 2];
-  const Box read = patchBox(gather), written = tileBox(gather, rows, columns);
+  const Box &read = pass.read, &written = pass.written[phase];
   auto* const readPixels = reinterpret_cast<BoxPixel*>(sharedMemory() + pass.pixelsAt);
   const int filled = filledPixels(read.pixels(), kThreads / (chunk / 4));
   BoxPixel* const writtenPixels = readPixels + filled;
@@ -138,6 +139,8 @@ __global__ void __launch_bounds__(kThreads, kAhead ? 2 : 1) convolveKernel(const
                                              : TapSteps{columns.taps * slabStep, slabStep};
   const StreamPointer& before = kWriting == Writing::Mask ? pass.target.x : pass.target.base;
   const bool whole = layout.outputs % 4 == 0 && pass.target.y.aligned && (!before || before.aligned);
+  const int thread = static_cast<int>(threadIdx.x), channel = firstColumn + warp.column * 16 * kPairs + ownChannel(thread, 0);
+  const BoxPixel* const ownPixels = writtenPixels + kWarpPixels * warp.pixel + ownPixel(thread, 0);
   ChannelSums<kPairs, kWriting> sums;
   int left = 0;
 
@@ -148,9 +151,7 @@ __global__ void __launch_bounds__(kThreads, kAhead ? 2 : 1) convolveKernel(const
   syncBlock();  // pixels are laid
 #pragma unroll 1
   for (int index = firstTile; index < lastTile; ++index, place.advance(gather)) {
-    const WarpPlace<kColumnWarps> own(opaque(static_cast<int>(threadIdx.x)));
-    const int channel = firstColumn + own.column * 16 * kPairs + ownChannel(static_cast<int>(threadIdx.x), 0);
-    const OwnPixels pixels(writtenPixels, kWarpPixels * own.pixel, Inside(written, place.image, place.row, place.column),
+    const OwnPixels pixels(ownPixels, Inside(written, place.image, place.row, place.column),
                            written.elements(place.image, place.row * rows.outStep + rows.outOffset,
                                             place.column * columns.outStep + columns.outOffset));
     OwnWords stored[kPairs];
@@ -290,8 +291,10 @@ ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision) {
 
 void convolve(const Context& context, const ConvolutionPlan& plan, const Source& source, const std::byte* weights,
               const Target& target, const PartialSums& partials) {
-  const Pass pass{plan.gather, plan.layout,      source,        target,          weights,
-                  partials,    context.counters, plan.resident, plan.rowsAtOnce, plan.pixelsAt};
+  Pass pass{plan.gather,   patchBox(plan.gather), {},           plan.layout, source, target, weights, partials, context.counters,
+            plan.resident, plan.rowsAtOnce,       plan.pixelsAt};
+  for (int phase = 0; phase < plan.gather.phases * plan.gather.phases; ++phase)
+    pass.written[phase] = tileBox(plan.gather, phase / 2, phase % 2);
   const dim3 grid(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.layout.columnTiles()),
                   static_cast<unsigned>(plan.gather.phases * plan.gather.phases));
   withMath(context.precision, [&](auto math) {

@@ -140,11 +140,11 @@ struct OwnPixels {
   int distance[kOwnPixels];
   bool exists[kOwnPixels];
 
-  // `pixels`: of the tile; `first`: the warp's first.
-  __device__ OwnPixels(const BoxPixel* pixels, int first, const Inside& inside, int64_t at) : origin(at) {
+  // `own`: of the tile's pixels, the lane's first.
+  __device__ OwnPixels(const BoxPixel* own, const Inside& inside, int64_t at) : origin(at) {
 #pragma unroll
     for (int i = 0; i < kOwnPixels; ++i) {
-      const BoxPixel pixel = pixels[first + ownPixel(static_cast<int>(threadIdx.x), i)];
+      const BoxPixel pixel = own[ownPixel(0, i)];
       distance[i] = pixel.distance, exists[i] = inside.contains(pixel.place);
     }
   }

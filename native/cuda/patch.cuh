@@ -22,21 +22,13 @@ struct Box {
   }
 };
 
-// What a pass reads around a tile, and what it writes there.
-inline __host__ __device__ Box patchBox(const Gather& gather) {
-  const Axis &rows = gather.rows[0], &columns = gather.columns[0];
-  return {1 << gather.tile.logImages,
-          gather.patchH,
-          gather.patchW,
-          gather.n,
-          rows.size,
-          columns.size,
-          rows.size,
-          columns.size,
-          gather.sourceChannels,
-          1};
+// What a pass reads around a tile, and what it writes there in phase (row, column).
+inline Box patchBox(const Gather& gather) {
+  const int h = gather.rows[0].size, w = gather.columns[0].size;
+  return {1 << gather.tile.logImages, gather.patchH, gather.patchW, gather.n, h, w, h, w, gather.sourceChannels, 1};
 }
-inline __host__ __device__ Box tileBox(const Gather& gather, const Axis& rows, const Axis& columns) {
+inline Box tileBox(const Gather& gather, int row, int column) {
+  const Axis &rows = gather.rows[row], &columns = gather.columns[column];
   return {1 << gather.tile.logImages,
           1 << gather.tile.logRows,
           1 << gather.tile.logColumns,
@@ -148,7 +140,7 @@ __device__ void fillRowsFrom(const Reader& reader, const Rows& rows, const Insid
 // outside the tensor, and from c on. Without kGradients the source is no NormGradient.
 template <class Math, bool kGradients = true>
 __device__ void fillRows(const Rows& rows, const Source& source, int c, const Inside& inside, int64_t origin) {
-  const int logGroups = logOf(rows.channels / 4), thread = opaque(static_cast<int>(threadIdx.x));
+  const int logGroups = logOf(rows.channels / 4), thread = static_cast<int>(threadIdx.x);
   const int own = 4 * (thread & (rows.channels / 4 - 1)), first = thread >> logGroups;
   if (own >= rows.used) return;
   const int each = static_cast<int>(blockDim.x) >> logGroups, channel = rows.channel + own;

@@ -35,6 +35,7 @@ constexpr int kMostShares = 32;
 
 struct Pass {
   Gather gather;
+  Box patch, tile;
   Convolution convolution;
   Source x, dy;
   int chunk, columns, tapsPerBlock, rowGroups;
@@ -111,7 +112,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksEach) weightsGradientKernel(c
   const Axis &rows = gather.rows[0], &columns = gather.columns[0];
   auto& work = *reinterpret_cast<Work*>(sharedMemory() + pass.workAt);
   layWork<Math>(work, pass);
-  const Box patch = patchBox(gather), tile = tileBox(gather, rows, columns);
+  const Box &patch = pass.patch, &tile = pass.tile;
   auto* const patchPixels = reinterpret_cast<BoxPixel*>(sharedMemory() + pass.workAt + sizeof(Work));
   const int patchFilled = filledPixels(patch.pixels(), kThreads / (pass.chunk / 4));
   BoxPixel* const tilePixels = patchPixels + patchFilled;
@@ -282,6 +283,8 @@ WeightsGradientPlan planBackwardWeights(const Convolution& conv, Precision preci
 void convolveBackwardWeights(const Context& context, const WeightsGradientPlan& plan, const Source& x, const Source& dy,
                              float* gradient, float* partials) {
   const Pass pass{plan.gather,
+                  patchBox(plan.gather),
+                  tileBox(plan.gather, 0, 0),
                   plan.convolution,
                   x,
                   dy,
