@@ -104,15 +104,15 @@ export class Session {
   readonly description: string;
   /** Bytes of an element on this device. */
   elementBytes(type: ElementType): number;
-  /** Held until dispose, zeroed. */
+  /** Held until dispose, zeroed. Returns soon however large it is: memory is given to it by the session's thread. */
   addBuffer(buffer: BufferRecord): BufferId;
   /** Checks and plans; returns the program's number. Ids from the present number of session buffers on are `locals`. */
   addProgram(program: { locals: BufferRecord[]; ops: Op[] }): number;
   /** Writes the inputs, runs the program, resolves with the outputs. Rejects with ERR_DISPOSED if disposed meanwhile. */
   run(program: number, inputs: [BufferId, Values][], outputs: BufferId[]): Promise<Values[]>;
-  /** Session buffers; ordered with runs. `fixed` as Float64Array. */
-  read(buffer: BufferId): Promise<Values>;
-  write(buffer: BufferId, values: Values): Promise<void>;
+  /** Session buffers, or elements from `first` on; ordered with runs. `fixed` as Float64Array. Values are copied on the calling thread. */
+  read(buffer: BufferId, first?: number, elements?: number): Promise<Values>;
+  write(buffer: BufferId, values: Values, first?: number): Promise<void>;
   /** Draws a buffer's initial values on the session's thread; zeros where no tensor lies. Ordered with runs. */
   initialize(buffer: BufferId, seed: bigint, tensors: InitialTensor[]): Promise<void>;
   /** What is allocated now. Activations and workspace are allocated by the first run. */

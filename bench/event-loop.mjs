@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import { createNetwork, openDataset, trainRevNet } from "revnet";
+import { createNetwork, loadNetwork, openDataset, trainRevNet } from "revnet";
 import sharp from "sharp";
 import { LiveRun } from "../dist/report/live.js";
 
@@ -75,6 +75,28 @@ await delays("training on image files", () =>
     outDir: path.join(folder, "images-run"),
   }),
 );
+
+// 45 million parameters, which nothing may go through, copy or make in one go.
+const large = "revnet-104";
+const largeFile = path.join(folder, "large.safetensors");
+await delays(`making ${large}`, async () => {
+  const network = createNetwork(large, { device: "cpu" });
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  await network.save(largeFile);
+  network.dispose();
+});
+const photo = new Uint8Array(224 * 224 * 3);
+await delays(`loading ${large}`, async () => (await loadNetwork(largeFile, { device: "cpu" })).dispose());
+const photos = (count) => ({ count, images: new Uint8Array(count * photo.length), labels: new Int32Array(count) });
+const classes = Array.from({ length: 1000 }, (_, i) => `class ${i}`);
+await delays(`${large} until the start of training`, async () => {
+  const abort = new AbortController();
+  const data = { name: "photos", shape: [224, 224, 3], classes, train: photos(8), test: photos(2) };
+  const run = trainRevNet({ model: large, data, batchSize: 2, steps: 1, device: "cpu", signal: abort.signal });
+  run.catch(() => {});
+  for await (const { type } of run) if (type === "start") break;
+  abort.abort();
+});
 
 const memory = { parameters: 0, gradients: 0, optimizer: 0, activations: 0, workspace: 0, data: 0, total: 0 };
 const config = { model: { name: "x", units: [1] }, batchSize: 1, steps: 600_000 };

@@ -114,16 +114,16 @@ class Session implements Binding.Session {
       throw toRevNetError(error);
     }
   }
-  async read(buffer: Binding.BufferId): Promise<Binding.Values> {
+  async read(buffer: Binding.BufferId, first?: number, elements?: number): Promise<Binding.Values> {
     try {
-      return await this.#session.read(buffer);
+      return await this.#session.read(buffer, first, elements);
     } catch (error) {
       throw toRevNetError(error);
     }
   }
-  async write(buffer: Binding.BufferId, values: Binding.Values): Promise<void> {
+  async write(buffer: Binding.BufferId, values: Binding.Values, first?: number): Promise<void> {
     try {
-      await this.#session.write(buffer, values);
+      await this.#session.write(buffer, values, first);
     } catch (error) {
       throw toRevNetError(error);
     }

@@ -7,6 +7,7 @@ import type { Split } from "../data/dataset.js";
 import { native } from "../native/index.js";
 import { NetworkBuffers } from "./buffers.js";
 import { HostParameters } from "./host.js";
+import type { RealArray } from "./parameters.js";
 import type { Program } from "./recorder.js";
 import type { Topology } from "./topology.js";
 
@@ -61,9 +62,24 @@ export class Executor {
   }
 
   async run({ id }: Recorded<Program>, inputs: [BufferId, Values][], outputs: BufferId[]): Promise<Values[]> {
-    // Started together: the session works in order, so the run sees what is pushed.
-    const [, results] = await Promise.all([this.host.push(), this.session.run(id, inputs, outputs)]);
-    return results;
+    const given = this.#own(inputs, this.host.mustWait);
+    return this.host.inOrder(() => this.session.run(id, given, outputs));
+  }
+
+  /** run, and then a buffer of reals that may be large. */
+  async runAndRead(
+    { id }: Recorded<Program>,
+    inputs: [BufferId, Values][],
+    outputs: BufferId[],
+    buffer: BufferId,
+  ): Promise<[Values[], RealArray]> {
+    const given = this.#own(inputs, true);
+    return this.host.thenRead(() => this.session.run(id, given, outputs), buffer);
+  }
+
+  /** The caller may use its arrays again once the call has returned. */
+  #own(inputs: [BufferId, Values][], waits: boolean): [BufferId, Values][] {
+    return waits ? inputs.map(([buffer, values]) => [buffer, values.slice()]) : inputs;
   }
 
   /** Buffers for a split; the same ones for a split that was there before. They are added with the next program. */
@@ -95,7 +111,7 @@ export class Executor {
     const { images, labels } = this.addSplit(split);
     this.host.later(images, split.images);
     this.host.later(labels, split.labels);
-    await this.host.push();
+    await this.host.inOrder(async () => {});
   }
 
   /** Gives the session what the table has and it has not. */

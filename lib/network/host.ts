@@ -3,7 +3,7 @@
  * goes to the device with the next program that runs; training changes the device's, and `pull` fetches it back.
  */
 
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { types } from "node:util";
 import type { BufferId, Session, Values } from "../../binding.js";
 import { Pacer } from "../data/pacer.js";
@@ -13,6 +13,7 @@ import { areFinite, describe, unknownMessage } from "../validation.js";
 import type { NetworkBuffers } from "./buffers.js";
 import { type InitialTensors, initialTensors } from "./initialization.js";
 import { type ParameterEntry, pack, type RealArray, unpack } from "./parameters.js";
+import { Transfers } from "./transfers.js";
 
 /** A parameter, running statistic or gradient: its values and their layout. */
 export interface ParameterTensor {
@@ -44,8 +45,7 @@ export class HostParameters {
   #values: FlatValues | undefined;
   /** Whether the device has yet to draw them. */
   #drawn = false;
-  /** What the device has yet to be told. */
-  readonly #pending = new Map<BufferId, Values>();
+  readonly #transfers: Transfers;
   /** Counts trained steps; `#fetched` is the count at the last pull. */
   #trained = 0;
   #fetched = 0;
@@ -58,6 +58,7 @@ export class HostParameters {
     this.#buffers = buffers;
     this.#seed = seed;
     this.#initial = initialTensors(buffers.layout);
+    this.#transfers = new Transfers(session);
   }
 
   get #flat(): FlatValues {
@@ -103,7 +104,7 @@ export class HostParameters {
       if (!entry) throw new RevNetError(CODE, unknownMessage("parameter", String(name), entries.keys()));
       given.push([entry, checkTensor(entry, tensor)]);
     }
-    const flat = this.#flat;
+    const flat = this.#changeable();
     for (const [entry, data] of given) pack(entry, data, flat[entry.buffer]);
     this.#changed(flat);
   }
@@ -154,15 +155,25 @@ export class HostParameters {
 
   /** Writes `values` to a buffer of the session before the next run. */
   later(buffer: BufferId, values: Values): void {
-    this.#pending.set(buffer, values);
+    this.#transfers.later(buffer, values);
   }
 
-  /** Sends what is pending; runs that are started after this call see it. */
-  async push(): Promise<void> {
-    const writes = [...this.#pending].map(([buffer, values]) => this.#session.write(buffer, values));
-    this.#pending.clear();
-    if (!this.#drawn) writes.push(this.#draw());
-    await Promise.all(writes);
+  /** Whether a run would be started after the call has returned. */
+  get mustWait(): boolean {
+    return this.#transfers.mustWait;
+  }
+
+  /** Starts `job` on the session once the device has what the host has; in the order of the calls. @param hold as Transfers' */
+  async inOrder<T>(job: () => Promise<T>, hold = false): Promise<T> {
+    const drawn = this.#drawn ? undefined : this.#transfers.inOrder(() => this.#draw());
+    const [result] = await Promise.all([this.#transfers.inOrder(job, hold), drawn]);
+    return result;
+  }
+
+  /** As inOrder, and then a buffer of reals as `job` left it. */
+  async thenRead<T>(job: () => Promise<T>, buffer: BufferId): Promise<[T, RealArray]> {
+    const { elements } = this.#buffers.records[buffer]!;
+    return this.inOrder(async () => [await job(), await this.#transfers.readPieces(buffer, elements)], true);
   }
 
   async #draw(): Promise<void> {
@@ -190,11 +201,12 @@ export class HostParameters {
     const trained = this.#trained;
     if (trained === this.#fetched) return;
     const changes = this.#changes;
+    const { layout, ...buffers } = this.#buffers;
     const [parameters, running] = await Promise.all([
-      this.#session.read(this.#buffers.parameters),
-      this.#session.read(this.#buffers.running),
+      this.#transfers.read(buffers.parameters, layout.elements),
+      this.#transfers.read(buffers.running, layout.runningElements),
     ]);
-    const values = { parameters: parameters as RealArray, running: running as RealArray };
+    const values = { parameters, running };
     this.#values = values;
     this.#tensors = undefined;
     this.#fetched = trained;
@@ -217,11 +229,15 @@ export class HostParameters {
 
   /** Fetches the momenta of the trained parameters; they must have been added to the buffers. */
   async momenta(): Promise<ReadonlyMap<string, ParameterTensor>> {
-    // What is yet to be sent (see setMomenta) goes first.
-    await this.push();
-    const parameters = (await this.#session.read(this.#buffers.momenta!)) as RealArray;
-    const trained = [...this.#buffers.layout.entries.values()].filter(({ buffer }) => buffer === "parameters");
-    return this.#unpack(trained, { parameters, running: parameters.subarray(0, 0) });
+    const { layout, momenta } = this.#buffers;
+    const parameters = await this.#transfers.read(momenta!, layout.elements);
+    return this.trained(parameters);
+  }
+
+  /** Unpacks values of the trained parameters: momenta, gradients. */
+  trained(parameters: RealArray): Promise<ReadonlyMap<string, ParameterTensor>> {
+    const entries = [...this.#buffers.layout.entries.values()].filter(({ buffer }) => buffer === "parameters");
+    return this.#unpack(entries, { parameters, running: parameters.subarray(0, 0) });
   }
 
   /** All momenta, no more and no fewer; steps that run after this call go on with them. @throws RevNetError ERR_INVALID_ARGUMENT */
@@ -237,11 +253,30 @@ export class HostParameters {
   /** SHA-256 over the names in order, each followed by its values as little-endian float32. */
   sha256(): string {
     const hash = createHash("sha256");
-    for (const [name, { data }] of [...this.tensors].sort(([a], [b]) => (a < b ? -1 : 1))) {
-      const values = Float32Array.from(data);
-      hash.update(name).update(new Uint8Array(values.buffer));
+    for (const [name, tensor] of this.#inOrderOfNames()) hashTensor(hash, name, tensor);
+    return hash.digest("hex");
+  }
+
+  /** sha256 without keeping the event loop for long. */
+  async digest(): Promise<string> {
+    const hash = createHash("sha256");
+    const pacer = new Pacer();
+    for (const [name, tensor] of this.#inOrderOfNames()) {
+      hashTensor(hash, name, tensor);
+      await pacer.breathe();
     }
     return hash.digest("hex");
+  }
+
+  #inOrderOfNames(): [string, ParameterTensor][] {
+    return [...this.tensors].sort(([a], [b]) => (a < b ? -1 : 1));
+  }
+
+  /** The host's values, to be changed in place: a copy where the device is being told of them. */
+  #changeable(): FlatValues {
+    const { parameters, running } = this.#flat;
+    const own = (values: RealArray) => (this.#transfers.isSending(values) ? values.slice() : values);
+    return { parameters: own(parameters), running: own(running) };
   }
 
   #changed(flat: FlatValues): void {
@@ -260,6 +295,11 @@ export class HostParameters {
         "training has changed the parameters on the device; await the run, or refreshParameters(), first",
       );
   }
+}
+
+function hashTensor(hash: Hash, name: string, { data }: ParameterTensor): void {
+  const { buffer, byteOffset, byteLength } = types.isFloat32Array(data) ? data : new Float32Array(data);
+  hash.update(name).update(new Uint8Array(buffer, byteOffset, byteLength));
 }
 
 function checkTensor(entry: ParameterEntry, tensor: unknown): ArrayLike<number> {

@@ -5,7 +5,7 @@ import { type AnySplit, isStreamed } from "../data/dataset.js";
 import { toPixels } from "../data/picture.js";
 import { exponential, logarithm } from "../elementary.js";
 import { RevNetError } from "../errors.js";
-import { describe, isGone } from "../validation.js";
+import { areFinite, describe, isGone } from "../validation.js";
 import type { RealArray } from "./parameters.js";
 import { MAX_BATCH } from "./recipe.js";
 import type { NetworkSpec } from "./spec.js";
@@ -39,7 +39,7 @@ export function checkPreprocessing(spec: NetworkSpec, value: unknown, code = COD
   const { mean, scale } = value as { mean?: unknown; scale?: unknown };
   const elements = imageElements(spec);
   const isList = Array.isArray(mean) || types.isFloat32Array(mean) || types.isFloat64Array(mean);
-  if (!isList || mean.length !== elements || !Array.prototype.every.call(mean, Number.isFinite))
+  if (!isList || mean.length !== elements || !isFiniteList(mean))
     throw new RevNetError(
       code,
       `preprocessing: mean: expected ${elements} finite numbers (height * width * channels), got ${describe(mean)}`,
@@ -47,6 +47,11 @@ export function checkPreprocessing(spec: NetworkSpec, value: unknown, code = COD
   if (typeof scale !== "number" || !Number.isFinite(scale) || scale === 0)
     throw new RevNetError(code, `preprocessing: scale: expected a finite number other than 0, got ${describe(scale)}`);
   return { mean: Float32Array.from(mean as ArrayLike<number>), scale };
+}
+
+function isFiniteList(values: readonly unknown[] | RealArray): boolean {
+  if (Array.isArray(values) && !values.every((value) => typeof value === "number")) return false;
+  return areFinite(values as ArrayLike<number>);
 }
 
 /** One after another, as a network's input. @throws RevNetError ERR_INVALID_ARGUMENT, ERR_INVALID_DATA, ERR_SHARP_MISSING */

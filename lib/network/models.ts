@@ -21,9 +21,15 @@ const MAX_CHAIN = 32; // files that extend one another
 
 /** Names of the models that come with the package, in alphabetical order with numbers as numbers. */
 export function modelNames(): string[] {
-  const names = fs.readdirSync(modelsFolder()).filter((file) => file.endsWith(".json"));
-  return names.map((file) => path.basename(file, ".json")).sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+  const { compare } = new Intl.Collator("en", { numeric: true });
+  return publishedNames().sort(compare);
 }
+
+const publishedNames = (): string[] =>
+  fs
+    .readdirSync(modelsFolder())
+    .filter((file) => file.endsWith(".json"))
+    .map((file) => path.basename(file, ".json"));
 
 /**
  * @param overrides keys to set on top, such as `{ classes: 100 }`
@@ -80,11 +86,11 @@ function locate(name: string, from: string): string {
       `model '${name}': expected a published model's name or the path of a JSON file; this is a network's parameters, whose spec \`revnet inspect --json\` prints`,
     );
   if (name.endsWith(".json") || name.includes("/") || name.includes(path.sep)) return path.resolve(from, name);
-  const names = modelNames();
-  if (!names.includes(name))
+  // A collator takes some 20 ms to make: names are sorted for messages alone.
+  if (!publishedNames().includes(name))
     throw new RevNetError(
       "ERR_UNKNOWN_MODEL",
-      `${unknownMessage("model", name, names)} (a model of your own: the path of its JSON file)`,
+      `${unknownMessage("model", name, modelNames())} (a model of your own: the path of its JSON file)`,
     );
   return path.join(modelsFolder(), `${name}.json`);
 }

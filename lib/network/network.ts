@@ -171,6 +171,11 @@ export class Network {
     return this.#executor.host.sha256();
   }
 
+  /** weightsSha256 without keeping the event loop for long. @internal */
+  digest(): Promise<string> {
+    return this.#executor.host.digest();
+  }
+
   /**
    * Momenta of the trained parameters by name: what a checkpoint needs beyond the parameters. After prepareTraining.
    * @internal

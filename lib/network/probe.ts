@@ -4,7 +4,7 @@ import type { ParameterTensor } from "./host.js";
 import type { Images, Labels, Preprocessing } from "./images.js";
 import * as images from "./images.js";
 import { optional, zeroed } from "./inference.js";
-import { type RealArray, unpack } from "./parameters.js";
+import type { RealArray } from "./parameters.js";
 import { gradientProgram, reconstructProgram } from "./program.js";
 import type { Activations, Streams } from "./recorder.js";
 import type { Topology } from "./topology.js";
@@ -48,17 +48,14 @@ export class Probe {
       gradientProgram(this.topology, buffers, { n, activations, streams: this.streams, source: { type: "real" } }),
     );
     const { inputs, outOfRange, loss, logits } = recorded.program;
-    const { layout, gradients: flatGradients } = this.executor.buffers;
-    const results = await this.executor.run(
+    const [results, flat] = await this.executor.runAndRead(
       recorded,
       [[inputs.images!, normalized], [inputs.labels!, classOf], ...zeroed(outOfRange)],
-      [loss, logits, flatGradients!, ...optional(outOfRange)],
+      [loss, logits, ...optional(outOfRange)],
+      this.executor.buffers.gradients!,
     );
-    const flat = results[2] as RealArray;
-    const gradients = new Map<string, ParameterTensor>();
-    for (const [name, entry] of layout.entries)
-      if (entry.buffer === "parameters") gradients.set(name, { shape: [...entry.shape], data: unpack(entry, flat) });
-    return { loss: results[0]![0]!, logits: results[1] as RealArray, gradients, outOfRange: results[3]?.[0] ?? 0 };
+    const gradients = await this.executor.host.trained(flat);
+    return { loss: results[0]![0]!, logits: results[1] as RealArray, gradients, outOfRange: results[2]?.[0] ?? 0 };
   }
 
   /** See Network.reconstruct. */

@@ -87,9 +87,8 @@ export class Verification {
   async run(key: StepKey, batch?: ByteBatch): Promise<VerificationResult> {
     const { reconstruct, reversible, stored } = this.#programs;
     const [errors] = (await this.#run(reconstruct, key, [reconstruct.program.errors], this.#bytes(batch))) as [RealArray];
-    const gradients = this.#executor.buffers.gradients!;
-    const [rebuilt] = (await this.#run(reversible, key, [gradients])) as [RealArray];
-    const [kept] = (await this.#run(stored, key, [gradients])) as [RealArray];
+    const rebuilt = await this.#gradients(reversible, key);
+    const kept = await this.#gradients(stored, key);
     return { ...blockErrors(reconstruct.program, errors), cosine: await cosine(rebuilt, kept) };
   }
 
@@ -101,15 +100,17 @@ export class Verification {
     ];
   }
 
-  #run(
-    recorded: Recorded<ReconstructProgram | StepProgram>,
-    key: StepKey,
-    outputs: BufferId[],
-    bytes: [BufferId, Values][] = [],
-  ): Promise<Values[]> {
+  #run(recorded: Recorded<ReconstructProgram>, key: StepKey, outputs: BufferId[], bytes: [BufferId, Values][]): Promise<Values[]> {
     const { inputs, outOfRange } = recorded.program;
     const given = [...bytes, ...stepInputs(inputs, key), ...zeroed(outOfRange)];
     return this.#executor.run(recorded, given, [...outputs, ...optional(outOfRange)]);
+  }
+
+  async #gradients(recorded: Recorded<StepProgram>, key: StepKey): Promise<RealArray> {
+    const { inputs, outOfRange } = recorded.program;
+    const given = [...stepInputs(inputs, key), ...zeroed(outOfRange)];
+    const [, gradients] = await this.#executor.runAndRead(recorded, given, [], this.#executor.buffers.gradients!);
+    return gradients;
   }
 }
 

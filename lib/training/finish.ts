@@ -42,7 +42,7 @@ export async function finish(run: Ended): Promise<{ summary: Summary; fileError:
   const validation = restored ? best.best : last?.step === progress.step ? last : null;
   // Where validation had a split of its own, the test split is for the end alone.
   const tested = complete && dataset.validation ? await test(run, validation?.step ?? progress.step) : undefined;
-  const summary = summarize(run, { validation, tested }, reconstruction);
+  const summary = await summarize(run, { validation, tested }, reconstruction);
   const { batchSize, streams, precision, threads } = settings;
   const { spec, device } = network;
   const findings = {
@@ -68,7 +68,7 @@ async function test({ settings, dataset, network, journal }: Ended, step: number
 async function restoreBest({ network, journal, keeper, best: { best, parameters }, progress }: Ended): Promise<boolean> {
   if (best === null || best.step === progress.step) return false;
   const found = parameters ?? (await keeper?.readBest(best.step))?.parameters;
-  if (found) network.setParameters(found);
+  if (found) await network.replaceParameters(found);
   else
     await journal.send({
       type: "warning",
@@ -88,11 +88,11 @@ async function invert({ settings, dataset, network }: Ended): Promise<Reconstruc
 }
 
 /** @param evaluations of the weights that the network has now */
-function summarize(
+async function summarize(
   run: Ended,
   { validation, tested }: { validation: Best | null; tested: Findings["evaluation"] },
   reconstruction: Reconstruction | undefined,
-): Summary {
+): Promise<Summary> {
   const { settings, dataset, network, journal, progress, stepsPerEpoch, memory } = run;
   const { activations, streams, precision, threads, seed, batchSize } = settings;
   const { steps } = journal.history;
@@ -123,6 +123,6 @@ function summarize(
     leftOut: leftOutOf(dataset),
     dataChanges: run.dataChanges,
     brokenImages: journal.brokenImages,
-    weightsSha256: network.weightsSha256(),
+    weightsSha256: await network.digest(),
   };
 }

@@ -1,4 +1,5 @@
 /** trainRevNet: from options to a network that is ready to be trained. */
+import { setImmediate } from "node:timers/promises";
 import { unlessAborted } from "../data/abort.js";
 import { type AnyDataset, type Dataset, meanImage } from "../data/dataset.js";
 import { leftOutOf } from "../data/left-out.js";
@@ -78,8 +79,10 @@ async function trainOn(dataset: AnyDataset, settings: Settings, send: Send): Pro
   const mean = "mean" in dataset ? dataset.mean(onProgress) : meanImage((dataset as Dataset).train);
   const image = await unlessAborted(mean, settings.signal, READING);
   const { device, seed, threads, streams, precision } = settings;
-  const network = await createNetwork(spec, { device, seed, threads, streams, precision });
+  const network = createNetwork(spec, { device, seed, threads, streams, precision });
   try {
+    // What comes next takes as long again for a deep network: the event loop gets its turn between them.
+    await setImmediate();
     network.preprocessing = { mean: image, scale: SCALE };
     network.classNames = dataset.classes;
     return await new Trainer(settings, dataset, network, send).run();

@@ -137,10 +137,13 @@ export class Trainer {
     const { train } = this.#dataset;
     const { padding, flip } = augment;
     const options = { batchSize, activations, padding, flip, ...(isStreamed(train) ? { bytes: true } : { data: train }) };
-    const step = await this.#network.prepareTraining(options);
+    // Both record their programs before data is sent, which recording would wait for.
+    const [step, verification] = await Promise.all([
+      this.#network.prepareTraining(options),
+      verifyEvery === undefined ? undefined : this.#network.prepareVerification(options),
+    ]);
     this.#planned = step.planned();
-    if (verifyEvery !== undefined) {
-      const verification = await this.#network.prepareVerification(options);
+    if (verification !== undefined) {
       this.#verifier = new Verifier(verification, this.#settings, this.#dataset, this.#batches, this.#journal);
       this.#planned = larger(this.#planned, this.#verifier.planned());
     }

@@ -17,6 +17,11 @@ int64_t readId(const Napi::CallbackInfo& info, const char* name) {
   return Reader(info[0], name).integer(0, std::numeric_limits<int32_t>::max());
 }
 
+// An element's number in a buffer, or how many; `otherwise` where none is given.
+int64_t readCount(const Napi::Value& value, const char* name, int64_t otherwise) {
+  return value.IsUndefined() ? otherwise : Reader(value, name).integer(0, kMaxSafeInteger);
+}
+
 Napi::Value toNothing(Napi::Env env, const std::vector<HostArray>&) { return env.Undefined(); }
 Napi::Value toSingle(Napi::Env env, const std::vector<HostArray>& results) { return toTypedArray(env, results.front()); }
 Napi::Value toList(Napi::Env env, const std::vector<HostArray>& results) {
@@ -145,11 +150,12 @@ Napi::Value SessionObject::run(const Napi::CallbackInfo& info) {
 
 Napi::Value SessionObject::read(const Napi::CallbackInfo& info) {
   const auto id = static_cast<size_t>(readId(info, "buffer"));
+  const Part part{readCount(info[1], "first", 0), readCount(info[2], "elements", -1)};
   return post(
       info.Env(),
-      [id](Session& session, const std::atomic<bool>&) {
+      [id, part](Session& session, const std::atomic<bool>&) {
         std::vector<HostArray> results;
-        results.push_back(session.read(id));
+        results.push_back(session.read(id, part));
         return readyResults(std::move(results));
       },
       toSingle);
@@ -157,10 +163,13 @@ Napi::Value SessionObject::read(const Napi::CallbackInfo& info) {
 
 Napi::Value SessionObject::write(const Napi::CallbackInfo& info) {
   const auto id = static_cast<size_t>(readId(info, "buffer"));
+  const bool whole = info[2].IsUndefined();
+  const int64_t first = readCount(info[2], "first", 0);
   return post(
       info.Env(),
-      [id, values = readValues(Reader(info[1], "values"))](Session& session, const std::atomic<bool>&) {
-        session.write(id, values);
+      [id, whole, first, values = readValues(Reader(info[1], "values"))](Session& session, const std::atomic<bool>&) {
+        const auto count = static_cast<int64_t>(std::visit([](const auto& v) { return v.size(); }, values));
+        session.write(id, values, {first, whole ? -1 : count});
         return readyResults({});
       },
       toNothing);

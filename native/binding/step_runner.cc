@@ -170,6 +170,7 @@ class Failed final : public PendingResults {
 void StepRunner::start(Job job) {
   std::unique_ptr<PendingResults> results;
   try {
+    session_->settle();
     results = job.work(*session_, cancelled_);
   } catch (...) {
     results = std::make_unique<Failed>(std::current_exception());

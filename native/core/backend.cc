@@ -17,6 +17,17 @@ class HeldDownload final : public Download {
 
 }  // namespace
 
+void* Backend::allocateZeros(size_t bytes) {
+  void* memory = allocate(bytes);
+  try {
+    fill(memory, std::byte{0}, bytes);
+  } catch (...) {
+    release(memory);
+    throw;
+  }
+  return memory;
+}
+
 std::unique_ptr<Download> Backend::beginDownload(const void* from, size_t bytes) {
   auto held = std::make_unique<HeldDownload>(bytes);
   download(held->data(), from, bytes);

@@ -65,6 +65,10 @@ class Backend {
 
   // Memory aligned to kAlignment bytes, contents undefined. Throws Error ERR_OUT_OF_MEMORY.
   virtual void* allocate(size_t bytes) = 0;
+  // The same, zeros. Returns soon however much it is: what takes time is left to settle().
+  virtual void* allocateZeros(size_t bytes);
+  // What allocateZeros() has left to do, if anything. On the thread that works.
+  virtual void settle(void* /* memory */) noexcept {}
   virtual void release(void* memory) noexcept = 0;
   // The host's memory may be changed once upload returns, and read once download does.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;

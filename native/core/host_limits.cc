@@ -104,9 +104,10 @@ uint64_t addressReserve(unsigned threads) {
 
 namespace {
 
-uint64_t freeMemory(const std::string& root, uint64_t reserve) {
+uint64_t freeMemory(uint64_t promised, const std::string& root, uint64_t reserve) {
   const uint64_t kibibytes = readNumber(root + "/proc/meminfo", "MemAvailable:", kNoLimit);
   uint64_t least = std::min(kibibytes == kNoLimit ? kNoLimit : kibibytes * 1024, freeCgroupMemory(root));
+  if (least != kNoLimit) least = difference(least, promised);
 #ifndef _WIN32
   const auto limitOf = [](auto resource) {
     rlimit limit{};
@@ -120,7 +121,9 @@ uint64_t freeMemory(const std::string& root, uint64_t reserve) {
 
 }  // namespace
 
-uint64_t freeMemory(const std::string& root) { return freeMemory(root, 0); }
-uint64_t plannableMemory(const std::string& root) { return freeMemory(root, addressReserve(std::thread::hardware_concurrency())); }
+uint64_t freeMemory(uint64_t promised, const std::string& root) { return freeMemory(promised, root, 0); }
+uint64_t plannableMemory(uint64_t promised, const std::string& root) {
+  return freeMemory(promised, root, addressReserve(std::thread::hardware_concurrency()));
+}
 
 }  // namespace revnet

@@ -9,12 +9,12 @@ namespace revnet {
 
 constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
 
-// Bytes that can be allocated without swapping out others or meeting a limit; kNoLimit where nothing is known.
-// `root` takes the place of "/" before the names in /proc and /sys, for tests.
-uint64_t freeMemory(const std::string& root = "");
+// Bytes that can be allocated without swapping out others or meeting a limit; kNoLimit where nothing is known. `promised`: bytes
+// that have addresses and are to get memory yet. `root` takes the place of "/" before the names in /proc and /sys, for tests.
+uint64_t freeMemory(uint64_t promised = 0, const std::string& root = "");
 // The same for a plan of what is to be allocated: of a limited address space, what threads and the JavaScript heap have yet to take
 // is left out, which is addresses rather than memory.
-uint64_t plannableMemory(const std::string& root = "");
+uint64_t plannableMemory(uint64_t promised = 0, const std::string& root = "");
 
 // Bytes that are left of a memory limit of the process's cgroups, or of those above them.
 uint64_t freeCgroupMemory(const std::string& root);

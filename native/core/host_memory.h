@@ -9,6 +9,10 @@ namespace revnet {
 // Aligned to kAlignment, contents undefined. Throws Error ERR_OUT_OF_MEMORY; also where the system would hand out more than it
 // has and end the process once the memory is touched.
 void* allocateHost(size_t bytes);
+// The same, zeros, and at once however much it is: large memory gets its pages from settleHost, or from who touches them before.
+// Until settleHost has been called it counts as taken, so that others are not promised it as well.
+void* allocateHostZeros(size_t bytes);
+void settleHost(void* memory) noexcept;
 void releaseHost(void* memory) noexcept;
 
 // What can be allocated without swapping out others or meeting a container's limit; no bound where the system does not tell.

@@ -41,13 +41,7 @@ size_t Session::addBuffer(const BufferSpec& spec) {
     const size_t bytes = alignUp(static_cast<size_t>(spec.elements) * backend_->elementBytes(spec.type));
     owned_.reserve(owned_.size() + 1);
     addresses_.reserve(addresses_.size() + 1);
-    void* memory = backend_->allocate(bytes);
-    try {
-      backend_->fill(memory, std::byte{0}, bytes);
-    } catch (...) {
-      backend_->release(memory);
-      throw;
-    }
+    void* memory = backend_->allocateZeros(bytes);
     owned_.push_back(memory);
     addresses_.push_back(static_cast<std::byte*>(memory));
     allocated_.categories[static_cast<size_t>(spec.category)] += bytes;
@@ -56,6 +50,10 @@ size_t Session::addBuffer(const BufferSpec& spec) {
     buffers_.pop_back();
     throw;
   }
+}
+
+void Session::settle() noexcept {
+  for (; settled_ < owned_.size(); ++settled_) backend_->settle(owned_[settled_]);
 }
 
 size_t Session::addProgram(const std::vector<BufferSpec>& locals, std::vector<Op> ops) {
@@ -277,14 +275,25 @@ HostArray Session::download(const BufferSpec& spec, const std::byte* from) const
   return fromMachine(*backend_, spec, [&](void* to, size_t bytes) { backend_->download(to, from, bytes); });
 }
 
-HostArray Session::read(size_t id) const {
+std::pair<BufferSpec, std::byte*> Session::partOf(size_t id, const Part& part) const {
   if (id >= buffers_.size()) throw invalid("there is no buffer " + std::to_string(id));
-  return download(buffers_[id], addresses_[id]);
+  BufferSpec spec = buffers_[id];
+  const int64_t elements = part.elements < 0 ? spec.elements - part.first : part.elements;
+  if (part.first > spec.elements || elements > spec.elements - part.first)
+    throw invalid("buffer '" + spec.name + "': expected a part of its " + std::to_string(spec.elements) + " values, got " +
+                  std::to_string(elements) + " from " + std::to_string(part.first));
+  spec.elements = elements;
+  return {spec, addresses_[id] + static_cast<size_t>(part.first) * backend_->elementBytes(spec.type)};
 }
 
-void Session::write(size_t id, const HostArray& values) {
-  if (id >= buffers_.size()) throw invalid("there is no buffer " + std::to_string(id));
-  upload(buffers_[id], addresses_[id], values);
+HostArray Session::read(size_t id, const Part& part) const {
+  const auto [spec, from] = partOf(id, part);
+  return download(spec, from);
+}
+
+void Session::write(size_t id, const HostArray& values, const Part& part) {
+  const auto [spec, to] = partOf(id, part);
+  upload(spec, to, values);
 }
 
 void Session::initialize(size_t id, uint64_t seed, const std::vector<InitialTensor>& tensors, const std::atomic<bool>& cancelled) {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "backend.h"
@@ -33,6 +34,12 @@ struct MemoryReport {
   size_t total() const;
 };
 
+// Elements [first, first + elements) of a buffer; -1: all from the first on.
+struct Part {
+  int64_t first = 0;
+  int64_t elements = -1;
+};
+
 class Session {
  public:
   // `poison`: before each run, fill the arena and the workspace with 0xFF bytes (NaN), so that tests see uninitialised reads.
@@ -43,9 +50,11 @@ class Session {
 
   const Backend& backend() const { return *backend_; }
 
-  // A buffer held until the session ends (or, with a parent, a view of one), zeroed. Returns its id.
+  // A buffer held until the session ends (or, with a parent, a view of one), zeroed. Returns its id, and soon: see settle().
   // Throws ERR_INVALID_ARGUMENT, ERR_OUT_OF_MEMORY.
   size_t addBuffer(const BufferSpec& spec);
+  // Gives new buffers their memory, as far as they have not got it. Before work.
+  void settle() noexcept;
   // Checks, plans and keeps a program. Operand ids from the present number of session buffers on are
   // `locals`, in order.
   size_t addProgram(const std::vector<BufferSpec>& locals, std::vector<Op> ops);
@@ -65,8 +74,8 @@ class Session {
                              const std::atomic<bool>& cancelled);
 
   // Session buffers between runs.
-  HostArray read(size_t id) const;
-  void write(size_t id, const HostArray& values);
+  HostArray read(size_t id, const Part& part = {}) const;
+  void write(size_t id, const HostArray& values, const Part& part = {});
   // A buffer of reals: initial values, and zeros where no tensor lies. Leaves it as it is once `cancelled`.
   void initialize(size_t id, uint64_t seed, const std::vector<InitialTensor>& tensors, const std::atomic<bool>& cancelled);
 
@@ -85,6 +94,7 @@ class Session {
     size_t bytes = 0;
   };
 
+  std::pair<BufferSpec, std::byte*> partOf(size_t id, const Part& part) const;
   void reserve(const Program& program);
   void bind(Program& program);
   void grow(Allocation& allocation, size_t bytes, size_t& counted);
@@ -99,6 +109,7 @@ class Session {
   std::vector<BufferSpec> buffers_;
   std::vector<std::byte*> addresses_;  // of session buffers
   std::vector<void*> owned_;
+  size_t settled_ = 0;  // how many of them settle() has seen
   std::vector<std::unique_ptr<Program>> programs_;
   Allocation arena_, workspace_, prepared_;
   MemoryReport allocated_;

@@ -48,6 +48,8 @@ class ReferenceBackend final : public Backend {
   }
 
   void* allocate(size_t bytes) override { return allocateHost(bytes); }
+  void* allocateZeros(size_t bytes) override { return allocateHostZeros(bytes); }
+  void settle(void* memory) noexcept override { settleHost(memory); }
   void release(void* memory) noexcept override { releaseHost(memory); }
   void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }

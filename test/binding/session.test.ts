@@ -38,6 +38,31 @@ describe("session", () => {
     session.dispose();
   });
 
+  it("reads and writes parts of a buffer", async () => {
+    const { session, program, x, y, elements } = copySession(native);
+    await session.write(
+      x,
+      Float64Array.from({ length: elements }, (_, i) => i),
+    );
+    await session.write(x, Float64Array.of(-1, -2, -3), 4);
+    await session.run(program, [], []);
+    expect(Array.from(await session.read(y, 3, 5))).to.deep.equal([3, -1, -2, -3, 7]);
+    expect(Array.from(await session.read(y, elements - 2))).to.deep.equal([elements - 2, elements - 1]);
+    for (const [first, count] of [
+      [elements - 1, 2],
+      [elements + 1, 0],
+      [0, elements + 1],
+      [2 ** 53 - 1, 1],
+      [1, 2 ** 53 - 1],
+    ] as const) {
+      expect((await rejection(session.read(y, first, count))).message).to.match(/buffer 'y': expected a part of its 16 values/);
+      if (count < 100)
+        expect((await rejection(session.write(y, new Float64Array(count), first))).message).to.match(/expected a part of its/);
+    }
+    for (const wrong of [-1, 0.5, Number.NaN, "1", null]) await rejection(session.read(y, wrong as number));
+    session.dispose();
+  });
+
   it("takes memory shared with other threads", async () => {
     const { session, program, x, y, elements } = copySession(native);
     const shared = new Float64Array(new SharedArrayBuffer(8 * (elements + 1)), 8).fill(3);

@@ -92,13 +92,13 @@ TEST(hostLimitsLeaveAddressesForThreads) {
   Machine machine;
   machine.file("/proc/meminfo", "MemAvailable:   4096 kB");
   // Where the address space has no limit, a plan may count on all that is free.
-  CHECK(plannableMemory(machine.root) <= freeMemory(machine.root));
+  CHECK(plannableMemory(0, machine.root) <= freeMemory(0, machine.root));
 }
 
 TEST(hostLimitsTakeTheLeast) {
   Machine machine;
   machine.file("/proc/meminfo", "MemTotal: 9 kB\nMemAvailable:   4096 kB");
-  CHECK(freeMemory(machine.root) <= 4 * kMiB);
+  CHECK(freeMemory(0, machine.root) <= 4 * kMiB);
   machine.file("/sys/fs/cgroup/memory.max", mebibytes(1));
-  CHECK(freeMemory(machine.root) <= 1 * kMiB);
+  CHECK(freeMemory(0, machine.root) <= 1 * kMiB);
 }

@@ -44,6 +44,64 @@ describe("arrays that are given to a network", () => {
     }
   });
 
+  // What is more than 4 MiB goes to the device in pieces, between which other work gets its turn.
+  it("may be used again while the parameters are on their way to the device in pieces", async () => {
+    const spec = { ...TINY_REVNET, name: "wide", filters: [8, 8, 512], units: [1, 1], strides: [1, 2] };
+    const wide = createNetwork(spec, OPTIONS);
+    const pixels = data.test.images.slice(0, elements);
+    const normalized = Float32Array.from(pixels, (pixel) => pixel / 255);
+    const before = new Map([...wide.parameters].map(([name, { shape, data }]) => [name, { shape, data: data.slice() }]));
+    const after = new Map([...before].map(([name, { shape, data }]) => [name, { shape, data: data.map((value) => value / 2) }]));
+    expect(wide.parameterCount).to.be.above(2 ** 20);
+    const expected = await wide.logits(pixels);
+    const expectedGradients = await wide.lossAndGradients(normalized.slice(), [1]);
+    wide.setParameters(after);
+    const halved = await wide.logits(pixels);
+    expect(halved).not.to.deep.equal(expected);
+
+    // Each call sees the parameters, and its arrays, as they were when it was made.
+    wide.setParameters(before);
+    const first = wide.logits(pixels);
+    const again = wide.logits(pixels);
+    const given = normalized.slice();
+    const gradients = wide.lossAndGradients(given, [1]);
+    given.fill(7);
+    wide.setParameters(after);
+    const second = wide.logits(pixels);
+    wide.setParameters(before);
+    const third = wide.logits(pixels);
+    expect(await first).to.deep.equal(expected);
+    expect(await again).to.deep.equal(expected);
+    expect(await gradients).to.deep.equal(expectedGradients);
+    expect(await second).to.deep.equal(halved);
+    expect(await third).to.deep.equal(expected);
+
+    // As are steps, and what is fetched behind them.
+    const step = await wide.prepareTraining({ batchSize: 1 });
+    wide.setParameters(after);
+    const steps = [0.5, 0].map((learningRate) =>
+      step.run({ learningRate, momentum: 0, weightDecay: 0, images: normalized, labels: [1] }),
+    );
+    const fetched = wide.refreshParameters();
+    const [one, two] = await Promise.all(steps);
+    await fetched;
+    expect(one!.loss).not.to.equal(two!.loss);
+    expect(wide.weightsSha256()).to.equal(await wide.digest());
+    expect(wide.parameters.get("head.fc.bias")!.data).not.to.deep.equal(after.get("head.fc.bias")!.data);
+    wide.dispose();
+  });
+
+  it("are refused where they are taken away on their way to the device", async () => {
+    const count = Math.ceil((9 << 20) / elements);
+    const split = { count, images: new Uint8Array(count * elements), labels: new Int32Array(count) };
+    const preparing = network.prepareTraining({ batchSize: 2, data: split });
+    await new Promise((resolve) => setImmediate(resolve));
+    structuredClone(split.images.buffer, { transfer: [split.images.buffer] });
+    expect(await rejection(preparing, "ERR_INVALID_ARGUMENT")).to.match(/taken away/);
+    // Nothing waits for it.
+    expect(await network.predict(data.test.images.slice(0, elements))).to.have.lengthOf(TINY_REVNET.classes);
+  });
+
   it("may be used again where they are image files", async () => {
     const [height, width, channels] = TINY_REVNET.input;
     const raw = { width, height, channels: channels as 1 | 3 };
