@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 /**
- * Builds what a fresh clone or an installed package lacks: `node scripts/build.js [native] [typescript] [tests] [emulated]`.
+ * Builds what a fresh clone or an installed package lacks: `node scripts/build.js [native] [typescript] [tests] [emulated] [clang] [arm64]`.
  *   native      the addon, with CMake and a C++20 compiler; downloads nothing (npm runs this as the `install` script)
  *   typescript  lib/ to dist/ (in a clone; the published package brings dist/ along)
  *   tests       test/ to dist-test/
  *   emulated    the addon with CUDA emulated on the processor (test/emulation), in build-emulated/, for tests
+ *   clang       the addon without CUDA, by clang++ (or CXX), in build-clang/, to compare its bits
+ *   arm64       the addon for arm64 Linux, by a cross compiler (cmake/aarch64-linux-gnu.cmake), in build-arm64/
  * REVNET_CUDA=off leaves CUDA out even where there is a toolkit; CXX names the compiler; CMAKE_BUILD_PARALLEL_LEVEL sets the number of
  * jobs. A build folder that other tools, another place or other sources have left is noticed and built anew (build-folder.js).
  */
@@ -107,12 +109,12 @@ function find(program) {
  * Compiles a small C++20 program with the compiler that CMake would take: the first of CXX, c++, g++, clang++.
  * @returns the program, what CXX adds to it, and its version; undefined: CMake finds it
  */
-function checkCompiler() {
+function checkCompiler(chosen = process.env.CXX) {
   if (process.platform === "win32") return undefined; // CMake finds Visual Studio by means of its own, and says so where it is missing.
   const advice = { debian: "g++ make", fedora: "gcc-c++ make", macos: "xcode-select --install" };
   const source =
     "#include <concepts>\n#include <vector>\ntemplate <std::integral T> T twice(T x) { return 2 * x; }\nint main() { return twice(0); }\n";
-  const candidates = process.env.CXX ? [process.env.CXX] : ["c++", "g++", "clang++"];
+  const candidates = chosen ? [chosen] : ["c++", "g++", "clang++"];
   for (const candidate of candidates) {
     const [command, ...args] = find(candidate) ? [candidate] : candidate.trim().split(/ +/);
     const { error, status, stderr } = run(command, [...args, "-std=c++20", "-fsyntax-only", "-x", "c++", "-"], { input: source });
@@ -163,10 +165,13 @@ function checkAddon(file) {
   return /^\w*Error: .*/m.exec(stderr)?.[0] ?? stderr.trim();
 }
 
-/** `output`: the build folder, in the root. `args`: of cmake-js, beside the command. */
-function buildNative(output, ...args) {
+/**
+ * `output`: the build folder, in the root. `args`: of cmake-js, beside the command. `cxx`: the compiler. `cuda`: REVNET_CUDA, where the
+ * environment's does not matter. `foreign`: another processor's addon, which cannot be loaded here.
+ */
+function buildNative(output, args = [], { cxx, cuda, foreign = false } = {}) {
   const cmake = checkCMake();
-  const compiler = checkCompiler();
+  const compiler = checkCompiler(cxx);
   const generator = checkMake();
   const [cmakeJs, headers] = [findPackage("cmake-js"), findPackage("node-addon-api")];
   const apiHeaders = findPackage("node-api-headers", cmakeJs);
@@ -177,7 +182,7 @@ function buildNative(output, ...args) {
 
   const chosen = [...(generator ? ["--generator", generator] : []), `--CDREVNET_NODE_ADDON_API=${headers}`, ...args];
   // With what CXX adds, CMake has to read it itself; cmake-js wants both or neither.
-  if (compiler && compiler.args.length === 0) chosen.push("--cxx", compiler.file, "--cc", compiler.file);
+  if (compiler && compiler.args.length === 0 && !foreign) chosen.push("--cxx", compiler.file, "--cc", compiler.file);
   const settings = {
     processor: `${process.platform}-${process.arch}`,
     CMake: cmake,
@@ -187,7 +192,7 @@ function buildNative(output, ...args) {
     options: args,
     environment: Object.fromEntries(ENVIRONMENT.map((name) => [name, process.env[name]])),
   };
-  const sources = hashSources(root, ["CMakeLists.txt", "cmake", "native", ...(args.length > 0 ? ["test/emulation"] : [])]);
+  const sources = hashSources(root, ["CMakeLists.txt", "cmake", "native", ...(output === "build-emulated" ? ["test/emulation"] : [])]);
   try {
     const stale = staleness(folder, root, JSON.parse(JSON.stringify(settings)), sources);
     if (stale) {
@@ -203,12 +208,13 @@ function buildNative(output, ...args) {
   const step = (command) =>
     run(process.execPath, [path.join(cmakeJs, "bin", "cmake-js"), command, "--log-level", "error", "--out", folder, ...chosen], {
       stdio: "inherit",
-      env: { ...process.env, CMAKE_BUILD_PARALLEL_LEVEL: jobs },
+      env: { ...process.env, CMAKE_BUILD_PARALLEL_LEVEL: jobs, ...(cuda && { REVNET_CUDA: cuda }) },
     }).status === 0;
   const build = () => {
     if (!step("configure")) return "revnet: the native addon could not be configured; what CMake said is above.";
     writeStamp(folder, root, settings, sources);
     if (!step("build")) return "revnet: the native addon could not be built; what CMake or the compiler said is above.";
+    if (foreign) return undefined;
     const problem = checkAddon(path.join(folder, "Release", "revnet.node"));
     return problem && `revnet: the native addon was built, but cannot be loaded: ${problem}`;
   };
@@ -238,7 +244,14 @@ function compile(project) {
 
 const targets = {
   native: () => buildNative("build"),
-  emulated: () => buildNative("build-emulated", "--CDREVNET_EMULATION=ON"),
+  emulated: () => buildNative("build-emulated", ["--CDREVNET_EMULATION=ON"]),
+  clang: () => buildNative("build-clang", [], { cxx: process.env.CXX ?? "clang++", cuda: "off" }),
+  arm64: () =>
+    buildNative("build-arm64", [`--CDCMAKE_TOOLCHAIN_FILE=${path.join(root, "cmake", "aarch64-linux-gnu.cmake")}`], {
+      cxx: "aarch64-linux-gnu-g++",
+      cuda: "off",
+      foreign: true,
+    }),
   typescript() {
     compile("tsconfig.json");
     const main = path.join(root, "dist", "cli", "main.js");
