@@ -192,7 +192,12 @@ function buildNative(output, args = [], { cxx, cuda, foreign = false } = {}) {
     options: args,
     environment: Object.fromEntries(ENVIRONMENT.map((name) => [name, process.env[name]])),
   };
-  const sources = hashSources(root, ["CMakeLists.txt", "cmake", "native", ...(output === "build-emulated" ? ["test/emulation"] : [])]);
+  const sources = hashSources(root, [
+    "CMakeLists.txt",
+    "cmake",
+    "native",
+    ...(output === "build-emulated" ? ["test/emulation"] : []),
+  ]);
   try {
     const stale = staleness(folder, root, JSON.parse(JSON.stringify(settings)), sources);
     if (stale) {

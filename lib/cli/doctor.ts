@@ -3,6 +3,7 @@ import { arch, cpus, platform, release, totalmem } from "node:os";
 import { native } from "../native/index.js";
 import { chooseDevice, type DeviceOptions } from "../network/device.js";
 import { processorCount } from "../processors.js";
+import { bitsOf, COMMON_BITS } from "../verify/bits.js";
 import type { CheckResult } from "../verify/check.js";
 import { checksOf, subjectOf, verify } from "../verify/verify.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
@@ -30,6 +31,8 @@ export const doctor = defineCommand({
     const devices = native.devices();
     const { options, reason } = chooseDevice({});
     const trainable = devices.some(({ name, available }) => available && name === options.device);
+    const { isa = "auto" } = chooseDevice({ device: "cpu" }).options;
+    const bits = await bitsOf({ device: "cpu", threads: 1, isa });
     const machine = {
       node: process.version,
       platform: `${platform()} ${release()} ${arch()}`,
@@ -38,7 +41,16 @@ export const doctor = defineCommand({
       memory: totalmem(),
     };
     if (json) {
-      printJson({ ...machine, build, devices, auto: options.device, reason, trainable });
+      printJson({
+        ...machine,
+        build,
+        isa: isa === "auto" ? build.isas[0] : isa,
+        commonBits: bits === COMMON_BITS,
+        devices,
+        auto: options.device,
+        reason,
+        trainable,
+      });
     } else {
       const rows = [
         ["node", machine.node],
@@ -52,7 +64,13 @@ export const doctor = defineCommand({
           build.cuda === null ? "not in this build" : `${build.cuda}, for architectures ${build.cudaArchitectures.join(", ")}`,
         ],
         ["CUDA driver", build.cudaDriver === null ? "none found" : `knows CUDA up to ${build.cudaDriver}`],
-        ["instructions", `${build.isas.join(", ")} (all with the same bits)`],
+        ["instructions", `${isa === "auto" ? build.isas[0] : `${isa}, by REVNET_ISA`}, of ${build.isas.join(", ")}`],
+        [
+          "bits",
+          bits === COMMON_BITS
+            ? `the common ones: the CPU trains to the weights that every other one trains to (${bits.slice(0, 12)})`
+            : `NOT the common ones: the CPU trains to other weights (${bits.slice(0, 12)}) than others do (${COMMON_BITS.slice(0, 12)})`,
+        ],
         ...devices.map(({ name, available, description }) => [
           `device ${name}`,
           `${available ? "available" : "not available"}: ${description}`,

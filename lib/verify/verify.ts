@@ -5,6 +5,7 @@
 import { RevNetError } from "../errors.js";
 import { native } from "../native/index.js";
 import { chooseDevice, type DeviceOptions, PRECISIONS, type Precision } from "../network/device.js";
+import { bitsChecks } from "./bits.js";
 import { Budget, type Check, type CheckResult, resultOf, type Subject } from "./check.js";
 import { networkChecks } from "./networks.js";
 import { opChecks } from "./ops.js";
@@ -30,6 +31,7 @@ export function subjectOf(options: DeviceOptions): Subject {
 export const checksOf = (subject: Subject): Check[] => [
   ...opChecks(subject),
   ...networkChecks(subject),
+  ...bitsChecks(subject),
   ...resourceChecks(subject),
   ...speedChecks(subject),
 ];

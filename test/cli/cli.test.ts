@@ -358,6 +358,11 @@ describe("the command line", function () {
     expect(result.devices.map(({ name }: { name: string }) => name)).to.include.members(["reference", "cpu"]);
     expect(result.build).to.include.keys("cuda", "cudaArchitectures", "cudaDriver");
     expect(result.reason).to.be.a("string").and.include(result.auto);
-    expect((await revnet("doctor")).stdout).to.include("Training is possible");
+    expect(result.build.isas).to.include(result.isa);
+    expect(result.commonBits).to.equal(true);
+    const { stdout: text } = await revnet("doctor");
+    expect(text)
+      .to.include("Training is possible")
+      .and.match(/bits +the common ones/);
   });
 });

@@ -3,6 +3,8 @@ import { expect } from "chai";
 import type { Values } from "../../binding.js";
 import { doctor } from "../../lib/cli/doctor.js";
 import { RevNetError } from "../../lib/errors.js";
+import { native } from "../../lib/native/index.js";
+import { bitsOf, COMMON_BITS } from "../../lib/verify/bits.js";
 import { Budget, BudgetOver, type Check, type CheckResult, Failure, resultOf } from "../../lib/verify/check.js";
 import { Device } from "../../lib/verify/device.js";
 import { checksOf, subjectOf, verify } from "../../lib/verify/verify.js";
@@ -45,6 +47,12 @@ describe("doctor --verify", () => {
       const { status, detail } = await resultOf(named(name), new Budget(60));
       expect(status, detail).to.equal("PASS");
     });
+
+  it("finds the common bits with each instruction set and number of threads", async () => {
+    for (const isa of native.buildInfo().isas)
+      for (const threads of [1, 2]) expect(await bitsOf({ device: "cpu", isa, threads }), isa).to.equal(COMMON_BITS);
+    expect(await bitsOf({ device: "reference", threads: 1 })).not.to.equal(COMMON_BITS);
+  });
 
   it("names the op that is wrong, in one element", async () => {
     const wrong = await whileWrong("op residual, float32", (op, tensor, values) => {
