@@ -98,20 +98,21 @@ function backward(layers: readonly Layer[], { stream, hidden, gradient }: Storag
     const dy = (i === layers.length - 1 ? gradient : 2 * hidden) * shape.output;
     const split = splits(convolution);
     const flops = flopsOf(convolution);
-    kernels.push({ kernel: "weights gradient", bytes: input + dy + FLOAT * shape.weights * split, flops });
-    kernels.push({
-      kernel: "convolve, backward data",
-      bytes: dy + hidden * shape.input + (statistics === undefined ? 0 : input),
-      flops,
-      blocks: blocksOf(shape.input, convolution.c),
-      tail: statistics !== undefined,
-    });
+    const sums = FLOAT * shape.weights * split;
+    const dx = hidden * shape.input;
+    const blocks = blocksOf(shape.input, convolution.c);
+    if (statistics === undefined)
+      kernels.push(
+        { kernel: "weights gradient", bytes: input + dy + sums, flops },
+        { kernel: "convolve, backward data", bytes: dy + dx, flops, blocks },
+      );
+    // Both read dy and the input, the one while the other has it in the cache.
+    else kernels.push({ kernel: "backward layer", bytes: dy + input + dx + sums, flops: 2 * flops, blocks, tail: true });
     if (split > 1) partials += shape.weights * (split + 1);
   }
   const [first] = layers;
-  if (partials > 0) kernels.push({ kernel: "sum of partial weights", bytes: FLOAT * partials });
   const read = hidden + (first!.statistics === undefined ? 0 : stream);
-  kernels.push({ kernel: "add gradient", bytes: (read + 2 * gradient) * shapeOf(first!.convolution).input });
+  kernels.push({ kernel: "end of backward", bytes: FLOAT * partials + (read + 2 * gradient) * shapeOf(first!.convolution).input });
   return kernels;
 }
 
@@ -176,8 +177,10 @@ function kernelsOf(op: Op, storage: Storage): Kernel[] {
       ]);
     case "linearForward":
       return [linear(op)];
-    case "linearBackward":
-      return [linear(op), linear(op)];
+    case "linearBackward": {
+      const one = linear(op);
+      return [{ ...one, bytes: 2 * one.bytes, flops: 2 * one.flops! }];
+    }
     case "softmaxCrossEntropy":
       return [{ kernel: "cross-entropy", bytes: FLOAT * 2 * op.n * op.classes, tail: true }];
     case "residualForward":
@@ -187,8 +190,13 @@ function kernelsOf(op: Op, storage: Storage): Kernel[] {
     case "reversibleForward":
     case "reversibleInverse":
       return [...forward(op.f, true, storage), ...forward(op.g, true, storage)];
-    case "reversibleBackward":
-      return [op.g, op.f].flatMap((layers) => [...forward(layers, true, storage), ...backward(layers, storage)]);
+    case "reversibleBackward": {
+      const kernels = [op.g, op.f].map((layers) => [...forward(layers, true, storage), ...backward(layers, storage)]);
+      const [g, f] = kernels as [Kernel[], Kernel[]];
+      // The end of G's backward pass shares the launch of F's first layer, unless that is its last.
+      if (op.f.length > 1) f[0] = { ...f[0]!, bytes: f[0]!.bytes + g.pop()!.bytes };
+      return [...g, ...f];
+    }
     case "sgdUpdate":
       return [{ kernel: "sgd", bytes: FLOAT * 5 * op.elements }];
     case "copy":

@@ -2,11 +2,11 @@
 //
 //   kernel                 computes                                  bytes (once from DRAM)               flops
 //   multiply               y = x weight^T + bias                     4 (n in + out in + n out)            2 n in out
-//   multiply, twice        dx = dy weight; dweight = dy^T x, dbias   4 (3 n in + 2 n out + 2 out in)      4 n in out
+//   multiply, of two       dx = dy weight; dweight = dy^T x, dbias   4 (3 n in + 2 n out + 2 out in)      4 n in out
 //   softmaxCrossEntropy    loss, correct, dx                         4 n classes + 4 n classes (dx)       6 n classes, 2 exp
 //
-// multiply: blocks of 256 threads, one for each tile of the result, 16 x 16 elements or, where those would be many, 64 x 64.
-// softmaxCrossEntropy: a warp a row, 8 rows a block. Linear layers are float32 in every precision.
+// multiply: one product, or two in one launch; blocks of 256 threads, one for each tile of the result, 16 x 16 elements or, where
+// those would be many, 64 x 64. softmaxCrossEntropy: a warp a row, 8 rows a block. Linear layers are float32 in every precision.
 #include "cuda/elementwise.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/run.h"
@@ -44,17 +44,30 @@ __device__ void loadTile(const Matrix& of, int i, int k, float* tile) {
   }
 }
 
-// c [a.rows][b.columns] = a b + bias, overwritten; bias [b.columns], or null. A thread sums each x each elements, kEdge apart,
-// each over k in ascending order: the bits do not depend on the tile.
-// rowSums [a.rows], or null: of a, overwritten.
+// c [a.rows][b.columns] = a b + bias, overwritten; bias [b.columns], or null. rowSums [a.rows], or null: of a, overwritten.
+struct Product {
+  Matrix a, b;
+  const float* bias;
+  float *c, *rowSums;
+
+  constexpr int64_t elements() const { return int64_t{a.rows} * b.columns; }
+};
+struct Products {
+  Product list[2];
+};
+
+// Product blockIdx.z. A thread sums each x each elements, kEdge apart, each over k in ascending order: the bits do not depend on
+// the tile.
 template <int each>
-__global__ void multiply(Matrix a, Matrix b, const float* bias, float* c, float* rowSums) {
+__global__ void multiply(Products products) {
   waitForPrevious();
+  const auto& [a, b, bias, c, rowSums] = products.list[blockIdx.z];
   constexpr int kTile = kEdge * each, kPitch = kTile + 1;
   float* aTile = reinterpret_cast<float*>(sharedMemory());
   float* bTile = aTile + kDepth * kPitch;
   const int x = static_cast<int>(threadIdx.x) % kEdge, y = static_cast<int>(threadIdx.x) / kEdge;
   const int row = static_cast<int>(blockIdx.y) * kTile, column = static_cast<int>(blockIdx.x) * kTile;
+  if (row >= a.rows || column >= b.columns) return;  // the other product is larger
 
   float sum[each][each] = {}, aSum[each] = {};
   for (int k = 0; k < a.columns; k += kDepth) {
@@ -85,15 +98,24 @@ __global__ void multiply(Matrix a, Matrix b, const float* bias, float* c, float*
   }
 }
 
-void enqueueProduct(const Context& context, const Matrix& a, const Matrix& b, const float* bias, float* c, float* rowSums) {
+template <size_t count>
+void enqueueProducts(const Context& context, const Product (&products)[count]) {
+  Products list{};
+  int rows = 0, columns = 0;
+  int64_t elements = 0;
+  for (size_t i = 0; i < count; ++i) {
+    list.list[i] = products[i];
+    rows = std::max(rows, products[i].a.rows), columns = std::max(columns, products[i].b.columns);
+    elements = std::max(elements, products[i].elements());
+  }
   const auto enqueue = [&](auto constant) {
     constexpr int each = decltype(constant)::value, tile = kEdge * each;
-    launch(context.stream, multiply<each>, dim3(blocksFor(b.columns, tile), blocksFor(a.rows, tile)), kThreads,
-           sizeof(float) * 2 * kDepth * (tile + 1), a, b, bias, c, rowSums);
+    launch(context.stream, multiply<each>, dim3(blocksFor(columns, tile), blocksFor(rows, tile), count), kThreads,
+           sizeof(float) * 2 * kDepth * (tile + 1), list);
   };
   // Small tiles give a small product enough blocks; large ones read less.
   constexpr int64_t kManyElements = 1 << 17;
-  if (int64_t{a.rows} * b.columns >= kManyElements)
+  if (elements >= kManyElements)
     enqueue(std::integral_constant<int, 4>{});
   else
     enqueue(std::integral_constant<int, 1>{});
@@ -202,15 +224,16 @@ struct SoftmaxLayout {
 void run(const LinearForward& op, const Context& context) {
   const Matrix x = rowMajor(context.at<const float>(op.x), op.n, op.in);
   const Matrix weight = rowMajor(context.at<const float>(op.weight), op.out, op.in);
-  enqueueProduct(context, x, weight.transposed(), context.at<const float>(op.bias), context.at<float>(op.y), nullptr);
+  enqueueProducts(context, {{x, weight.transposed(), context.at<const float>(op.bias), context.at<float>(op.y), nullptr}});
 }
 
 void run(const LinearBackward& op, const Context& context) {
   const Matrix x = rowMajor(context.at<const float>(op.x), op.n, op.in);
   const Matrix weight = rowMajor(context.at<const float>(op.weight), op.out, op.in);
   const Matrix dy = rowMajor(context.at<const float>(op.dy), op.n, op.out);
-  enqueueProduct(context, dy, weight, nullptr, context.at<float>(op.dx), nullptr);
-  enqueueProduct(context, dy.transposed(), x, nullptr, context.at<float>(op.weightGradient), context.at<float>(op.biasGradient));
+  enqueueProducts(context,
+                  {{dy, weight, nullptr, context.at<float>(op.dx), nullptr},
+                   {dy.transposed(), x, nullptr, context.at<float>(op.weightGradient), context.at<float>(op.biasGradient)}});
 }
 
 size_t workspaceBytes(const SoftmaxCrossEntropy& op, Precision) {

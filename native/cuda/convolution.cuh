@@ -151,12 +151,37 @@ struct PendingSum {
   int64_t elements;
 };
 
-// Enqueues dw = sum over pixels of x times dy. Where plan.splits is 1 it writes `gradient`, else `partials`, and
-// sumPartials has to follow.
+// Enqueues dw = sum over pixels of x times dy. Where plan.splits is 1 it writes `gradient`, else `partials`, which have to be
+// summed.
 void convolveBackwardWeights(const Context& context, const WeightsGradientPlan& plan, const Source& x, const Source& dy,
                              float* gradient, float* partials);
 constexpr int kMaxPendingSums = 3;
-// One launch for up to kMaxPendingSums sums; those of one split are left out.
-void sumPartials(const Context& context, const PendingSum* sums, int count);
+
+// ---- Backward passes of a residual function (backward.cu) ----------------------------------------------------------------------
+
+// dx += source, of [pixels][c].
+struct GradientSum {
+  Source source;
+  StreamPointer dx;
+  int64_t pixels;
+  int c;
+};
+
+// Enqueues a layer's backward pass: what convolve does for `target`, which masks, and what convolveBackwardWeights does, both
+// reading dy; in one launch, where blocks of the one take the multiprocessors that those of the other leave.
+void backwardLayer(const Context& context, const ConvolutionPlan& data, const std::byte* weights, const Target& target,
+                   const PartialSums& partials, const WeightsGradientPlan& weightsGradient, const Source& x, const Source& dy,
+                   float* gradient, float* weightPartials);
+// What ends a function's backward pass: sums of its weights' gradients, and the gradient of its input's stream.
+struct BackwardEnd {
+  PendingSum sums[kMaxPendingSums];  // those of one split are left out
+  int count;
+  GradientSum gradient;
+};
+// Enqueues it.
+void endBackward(const Context& context, const BackwardEnd& end);
+// Enqueues it and a pass of convolve that adds, which neither reads nor writes what the other writes, in one launch.
+void endBackwardAndConvolve(const Context& context, const BackwardEnd& end, const ConvolutionPlan& plan, const Source& source,
+                            const std::byte* weights, const Target& target, const PartialSums& partials);
 
 }  // namespace revnet::cuda

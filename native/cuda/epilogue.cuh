@@ -10,9 +10,6 @@
 
 namespace revnet::cuda {
 
-constexpr int kConvolutionThreads = 256;
-constexpr int kConvolutionWarps = kConvolutionThreads / kWarp;
-
 #if REVNET_KERNEL_CODE
 
 // A warp's place in its block: kColumnWarps warps share 32 pixels.

@@ -7,6 +7,10 @@
 
 namespace revnet::cuda {
 
+// Of a block, in convolutions and their gradients.
+constexpr int kConvolutionThreads = 256;
+constexpr int kConvolutionWarps = kConvolutionThreads / kWarp;
+
 // A box of pixels [images][height][width], `step` rows and columns apart in a tensor [][tensorH][tensorW][c]. Those outside
 // [n][h][w], counted in such steps, do not exist.
 struct Box {
@@ -93,7 +97,7 @@ __device__ inline void layPixels(BoxPixel* pixels, const Box& box, int all) {
   const SmallDivisor byWidth(box.width), byHeight(box.height);
   const int count = box.pixels();
 #pragma unroll 1
-  for (int pixel = static_cast<int>(threadIdx.x); pixel < all; pixel += static_cast<int>(blockDim.x)) {
+  for (int pixel = static_cast<int>(threadIdx.x); pixel < all; pixel += kConvolutionThreads) {
     const int line = byWidth.divide(pixel), column = pixel - line * box.width;
     const int image = byHeight.divide(line), row = line - image * box.height;
     pixels[pixel] = pixel < count ? BoxPixel{((image * box.tensorH + row * box.step) * box.tensorW + column * box.step) * box.c,
@@ -143,7 +147,7 @@ __device__ void fillRows(const Rows& rows, const Source& source, int c, const In
   const int logGroups = logOf(rows.channels / 4), thread = static_cast<int>(threadIdx.x);
   const int own = 4 * (thread & (rows.channels / 4 - 1)), first = thread >> logGroups;
   if (own >= rows.used) return;
-  const int each = static_cast<int>(blockDim.x) >> logGroups, channel = rows.channel + own;
+  const int each = kConvolutionThreads >> logGroups, channel = rows.channel + own;
   std::byte* const to = rows.to + own * static_cast<int>(Math::kElementBytes) + first * rows.pitch;
   const bool any = channel < c;
   const auto fill = [&](const auto& reader, auto atOnce) {

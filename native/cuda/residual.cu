@@ -10,68 +10,9 @@
 #include "cuda/convolution.cuh"
 #include "cuda/prepare.cuh"
 #include "cuda/run.h"
-#include "cuda/vector.cuh"
 
 namespace revnet::cuda {
 namespace {
-
-constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 2048;
-constexpr int kLoadsAtOnce = 2;  // of each of three tensors, for each thread
-
-struct GradientSum {
-  Source source;
-  StreamPointer dx;
-  int64_t pixels;
-  int c;
-};
-
-#if REVNET_KERNEL_CODE
-
-// dx += source, for four channels from `channel` on, and pixels `first` and every each-th after it. `whole`: four channels at once.
-template <bool kWhole>
-__device__ void addGradients(const GradientSum& sum, int channel, int64_t first, int64_t each) {
-  using Reader = SourceReader<true, kWhole>;
-  const Reader reader(sum.source, channel, sum.c, 0);
-  const int count = sum.c - channel;
-  auto* const to = static_cast<float*>(sum.dx.data) + channel;
-  const auto* const before = reinterpret_cast<const uint32_t*>(to);
-  for (int64_t pixel = first; pixel < sum.pixels; pixel += kLoadsAtOnce * each) {
-    typename Reader::Raw raw[kLoadsAtOnce];
-    uint4 dx[kLoadsAtOnce];
-#pragma unroll
-    for (int i = 0; i < kLoadsAtOnce; ++i) {
-      const int64_t at = (pixel + i * each) * sum.c;
-      const bool exists = pixel + i * each < sum.pixels;
-      raw[i] = reader.load(exists, at);
-      dx[i] = kWhole ? loadFourWhere(exists, before, at) : loadUpToFour(exists, before, at, count);
-    }
-    float v[kLoadsAtOnce][4];
-    reader.convert(raw, v);
-#pragma unroll
-    for (int i = 0; i < kLoadsAtOnce; ++i) {
-      if (pixel + i * each >= sum.pixels) break;
-      v[i][0] += asFloat(dx[i].x), v[i][1] += asFloat(dx[i].y), v[i][2] += asFloat(dx[i].z), v[i][3] += asFloat(dx[i].w);
-      storeFour(to + (pixel + i * each) * sum.c, v[i], count, kWhole);
-    }
-  }
-}
-
-// dx += source, element by element.
-__global__ void __launch_bounds__(kThreads) addGradientKernel(const __grid_constant__ GradientSum sum) {
-  waitForPrevious();
-  const int groups = ceilDiv(sum.c, 4);
-  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  const int64_t each = static_cast<int64_t>(gridDim.x) * kThreads / groups;
-  const int channel = static_cast<int>(thread % groups) * 4;
-  if (thread / groups >= each) return;
-  if (sum.dx.aligned && SourceReader<true>::isWhole(sum.source, sum.c))
-    addGradients<true>(sum, channel, thread / groups, each);
-  else
-    addGradients<false>(sum, channel, thread / groups, each);
-}
-
-#endif
 
 // ---- Forward and inverse -----------------------------------------------------------------------------------------------------
 
@@ -98,8 +39,10 @@ class ForwardFunction {
     return {memory.at<float>(statistics), normArguments(norm, memory, layer(i).convolution.c), this->norm(i, memory)};
   }
 
-  // target.y = target.base + sign * q(F(x))
-  void run(const Context& context, const PartialSums& partials, bool computeStatistics, const Target& target) const {
+  // target.y = target.base + sign * q(F(x)). With `end` it also ends the backward pass of another function, whose gradients and
+  // scratch it does not touch.
+  void run(const Context& context, const PartialSums& partials, bool computeStatistics, const Target& target,
+           const BackwardEnd* end = nullptr) const {
     for (size_t i = 0; i < depth(); ++i) {
       Target to = target;
       if (i + 1 < depth()) {
@@ -107,8 +50,11 @@ class ForwardFunction {
         to.y = streamAt(context.memory, hidden_[i]);
         if (computeStatistics) to.statistics = statisticsFor(i + 1, layer(i + 1).norm.statistics, context.memory);
       }
-      convolve(context, plans_[i], source(i, context.memory), context.memory.program.weights(layer(i).weight, plans_[i].layout), to,
-               partials);
+      const std::byte* const weights = context.memory.program.weights(layer(i).weight, plans_[i].layout);
+      if (i == 0 && end != nullptr)
+        endBackwardAndConvolve(context, *end, plans_[i], source(i, context.memory), weights, to, partials);
+      else
+        convolve(context, plans_[i], source(i, context.memory), weights, to, partials);
     }
   }
 
@@ -192,16 +138,19 @@ class BackwardFunction {
                          NormGradientVectors(layer.convolution.c, carver)});
   }
 
-  // stream -= q(F(x)), and the hidden tensors.
-  void reconstruct(const Context& context, const BackwardScratch& scratch, Operand stream) const {
-    forward_.run(context, scratch.partials, false, sumTarget(context.memory, stream, stream, -1));
+  // stream -= q(F(x)), and the hidden tensors. `end`: of the other function of the block, whose input the stream is.
+  void reconstruct(const Context& context, const BackwardScratch& scratch, Operand stream, const BackwardEnd* end = nullptr) const {
+    // That function's last addition still reads the stream, which the last layer writes.
+    const bool together = end != nullptr && forward_.depth() > 1;
+    if (end != nullptr && !together) endBackward(context, *end);
+    forward_.run(context, scratch.partials, false, sumTarget(context.memory, stream, stream, -1), together ? end : nullptr);
   }
 
-  // dx += (dF/dx)^T dy, and the gradients of the parameters.
-  void run(const Context& context, const BackwardScratch& scratch, Operand dyOperand, Operand dxOperand) const {
+  // The gradients of the parameters, and dx += (dF/dx)^T dy: all but what is returned.
+  BackwardEnd run(const Context& context, const BackwardScratch& scratch, Operand dyOperand, Operand dxOperand) const {
     const ProgramMemory& memory = context.memory;
     Source dy = plainSource(streamAt(memory, dyOperand));
-    PendingSum pending[kMaxPendingSums];
+    BackwardEnd end{};
     float* partials = scratch.weightPartials;
     for (size_t i = forward_.depth(); i-- > 0;) {
       const Layer& layer = layers_[i];
@@ -210,10 +159,8 @@ class BackwardFunction {
       float* const dz = scratch.dz[i % 2];
 
       auto* const weightGradient = context.at<float>(gradients.weight);
-      convolveBackwardWeights(context, layer.weightsGradient, forward_.source(i, memory), dy, weightGradient, partials);
-      pending[i] = {partials, weightGradient, layer.weightsGradient.splits, layer.weightsGradient.elements()};
-      partials += layer.weightsGradient.partialFloats();
-
+      const Source x = forward_.source(i, memory);
+      const std::byte* const weights = memory.program.weights(record.weight, layer.data.layout);
       Target target;
       target.y = {dz, false, true};
       if (record.norm) {
@@ -224,17 +171,21 @@ class BackwardFunction {
         target.gammaGradient = context.at<float>(gradients.norm.gamma);
         target.betaGradient = context.at<float>(gradients.norm.beta);
         target.vectors = layer.vectors;
+        backwardLayer(context, layer.data, weights, target, scratch.partials, layer.weightsGradient, x, dy, weightGradient,
+                      partials);
+        dy = normGradientSource(dz, target.x, layer.vectors);
+      } else {
+        convolveBackwardWeights(context, layer.weightsGradient, x, dy, weightGradient, partials);
+        convolve(context, layer.data, dy, weights, target, scratch.partials);
+        dy = plainSource(target.y);
       }
-      convolve(context, layer.data, dy, memory.program.weights(record.weight, layer.data.layout), target, scratch.partials);
-      dy = record.norm ? normGradientSource(dz, streamAt(memory, forward_.input(i)), layer.vectors) : plainSource(target.y);
+      end.sums[i] = {partials, weightGradient, layer.weightsGradient.splits, layer.weightsGradient.elements()};
+      partials += layer.weightsGradient.partialFloats();
     }
-    sumPartials(context, pending, static_cast<int>(forward_.depth()));
-
     const Convolution& first = forward_.layer(0).convolution;
-    const GradientSum sum{dy, streamAt(memory, dxOperand), first.inputElements() / first.c, first.c};
-    const int64_t threads = sum.pixels * ceilDiv(sum.c, 4);
-    const auto blocks = std::clamp<int64_t>((threads + kThreads - 1) / kThreads, ceilDiv(ceilDiv(sum.c, 4), kThreads), kMaxBlocks);
-    launch(context.stream, addGradientKernel, dim3(static_cast<unsigned>(blocks)), kThreads, 0, sum);
+    end.count = static_cast<int>(forward_.depth());
+    end.gradient = {dy, streamAt(memory, dxOperand), first.inputElements() / first.c, first.c};
+    return end;
   }
 
  private:
@@ -297,7 +248,7 @@ size_t workspaceBytes(const ResidualBackward& op, Precision precision) {
 void run(const ResidualBackward& op, const Context& context) {
   Carver carver(context.memory.workspace);
   const ResidualBackwardLayout at(op, context.precision, carver);
-  at.function.run(context, at.scratch, op.dy, op.dx);
+  endBackward(context, at.function.run(context, at.scratch, op.dy, op.dx));
 }
 
 size_t workspaceBytes(const ReversibleForward& op, Precision precision) {
@@ -342,9 +293,9 @@ void run(const ReversibleBackward& op, const Context& context) {
   Carver carver(context.memory.workspace);
   const ReversibleBackwardLayout at(op, context.precision, carver);
   at.g.reconstruct(context, at.scratch, op.stream2);
-  at.g.run(context, at.scratch, op.gradient2, op.gradient1);
-  at.f.reconstruct(context, at.scratch, op.stream1);
-  at.f.run(context, at.scratch, op.gradient1, op.gradient2);
+  const BackwardEnd end = at.g.run(context, at.scratch, op.gradient2, op.gradient1);
+  at.f.reconstruct(context, at.scratch, op.stream1, &end);
+  endBackward(context, at.f.run(context, at.scratch, op.gradient1, op.gradient2));
 }
 
 }  // namespace revnet::cuda
