@@ -77,13 +77,20 @@ export function isGone(value: ArrayBufferView): boolean {
 }
 const typedArrayLength = (value: ArrayBufferView) => (value as Uint8Array).length;
 
-/** Whether all are neither NaN nor infinite, as float32 holds them if asked: one pass without a branch, since networks have tens of millions. */
-export function areFinite(values: ArrayLike<number>, float32 = false): boolean {
-  // 0 times a number is 0, times anything else NaN.
-  let zeros = 0;
-  if (float32) for (let i = 0; i < values.length; ++i) zeros += 0 * Math.fround(values[i]!);
-  else for (let i = 0; i < values.length; ++i) zeros += 0 * values[i]!;
-  return zeros === 0;
+/**
+ * The largest magnitude of a pixel, parameter or statistic: float32 cannot hold the squares of larger ones. The same on every device
+ * (native/core/ops.h).
+ */
+export const LARGEST_VALUE = 2 ** 64;
+
+/** False for NaN too. */
+export const isFiniteValue = (value: number): boolean => Math.abs(value) <= LARGEST_VALUE;
+
+/** Whether isFiniteValue is true of all: one pass without a branch, since networks have tens of millions. */
+export function areFinite(values: ArrayLike<number>): boolean {
+  let wrong = 0;
+  for (let i = 0; i < values.length; ++i) wrong += Math.abs(values[i]!) <= LARGEST_VALUE ? 0 : 1;
+  return wrong === 0;
 }
 
 /** Throws unless `value` is an object (not null, not an array) whose keys, called `kind` in the message, are all among `known`. */

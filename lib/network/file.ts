@@ -105,7 +105,7 @@ async function modelTensors(tensors: ReadonlyMap<string, Tensor>, what: string):
     if (!(types.isFloat32Array(data) || types.isFloat64Array(data)))
       throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' is not floating-point`);
     if (!areFinite(data))
-      throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' has values that are NaN or infinite`);
+      throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' has values that are NaN, infinite or beyond 2^64`);
     found.set(name, { shape, data });
     await pacer.breathe();
   }

@@ -9,7 +9,7 @@ import type { BufferId, Session, Values } from "../../binding.js";
 import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
 import { native } from "../native/index.js";
-import { areFinite, describe, unknownMessage } from "../validation.js";
+import { areFinite, describe, isFiniteValue, unknownMessage } from "../validation.js";
 import type { NetworkBuffers } from "./buffers.js";
 import { type InitialTensors, initialTensors } from "./initialization.js";
 import { type ParameterEntry, pack, type RealArray, unpack } from "./parameters.js";
@@ -90,8 +90,8 @@ export class HostParameters {
   }
 
   /**
-   * All or nothing: throws RevNetError ERR_INVALID_ARGUMENT, naming the tensor, before anything is changed. Values have to be finite in
-   * float32, variances at least 0.
+   * All or nothing: throws RevNetError ERR_INVALID_ARGUMENT, naming the tensor, before anything is changed. Values have to be
+   * within +-2^64, variances at least 0.
    */
   set(input: ParameterInput): void {
     this.#requireFresh();
@@ -147,7 +147,7 @@ export class HostParameters {
   notFinite(): string | undefined {
     for (const [name, entry] of this.#buffers.layout.entries) {
       const data = unpack(entry, this.#flat[entry.buffer]);
-      const wrong = data.find((value) => !Number.isFinite(value) || (name.endsWith(".running_var") && value < 0));
+      const wrong = data.find((value) => !isFiniteValue(value) || (name.endsWith(".running_var") && value < 0));
       if (wrong !== undefined) return `'${name}' holds ${wrong}`;
     }
     return undefined;
@@ -319,9 +319,9 @@ function checkTensor(entry: ParameterEntry, tensor: unknown): ArrayLike<number> 
       CODE,
       `parameter '${name}': expected numbers, got ${describe(data.find((value) => typeof value !== "number"))}`,
     );
-  const wrong = areFinite(data, true) ? -1 : data.findIndex((value: number) => !Number.isFinite(Math.fround(value)));
+  const wrong = areFinite(data) ? -1 : data.findIndex((value: number) => !isFiniteValue(value));
   if (wrong >= 0)
-    throw new RevNetError(CODE, `parameter '${name}': expected finite float32 values, got ${data[wrong]} at index ${wrong}`);
+    throw new RevNetError(CODE, `parameter '${name}': expected values from -2^64 to 2^64, got ${data[wrong]} at index ${wrong}`);
   const negative = name.endsWith(".running_var") ? data.findIndex((value: number) => value < 0) : -1;
   if (negative >= 0)
     throw new RevNetError(CODE, `parameter '${name}': a variance is at least 0, got ${data[negative]} at index ${negative}`);

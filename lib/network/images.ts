@@ -5,7 +5,7 @@ import { type AnySplit, isStreamed } from "../data/dataset.js";
 import { toPixels } from "../data/picture.js";
 import { exponential, logarithm } from "../elementary.js";
 import { RevNetError } from "../errors.js";
-import { areFinite, describe, isGone } from "../validation.js";
+import { areFinite, describe, isFiniteValue, isGone } from "../validation.js";
 import type { RealArray } from "./parameters.js";
 import { MAX_BATCH } from "./recipe.js";
 import type { NetworkSpec } from "./spec.js";
@@ -94,7 +94,17 @@ export function checkBatch(spec: NetworkSpec, images: unknown): number {
 export function checkNormalized(spec: NetworkSpec, images: unknown): number {
   if (types.isUint8Array(images))
     throw new RevNetError(CODE, "images: expected normalised images in a Float32Array or Float64Array, got a Uint8Array");
-  return checkBatch(spec, images);
+  const count = checkBatch(spec, images);
+  checkFinite(spec, images as RealArray);
+  return count;
+}
+
+/** Bytes are what they are. @throws RevNetError ERR_NOT_FINITE naming the image */
+export function checkFinite(spec: NetworkSpec, images: Images): void {
+  if (types.isUint8Array(images) || areFinite(images)) return;
+  const at = (images as RealArray).findIndex((value) => !isFiniteValue(value));
+  const image = Math.floor(at / imageElements(spec));
+  throw new RevNetError("ERR_NOT_FINITE", `images: image ${image} holds ${images[at]}, expected values from -2^64 to 2^64`);
 }
 
 /** Labels in an array or in any typed array of integers. @returns the labels, each in [0, classes) */

@@ -12,7 +12,7 @@ import {
   type SplitChoice,
 } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
-import { checkChoice, checkInteger, checkOptions } from "../validation.js";
+import { checkChoice, checkInteger, checkOptions, isFiniteValue } from "../validation.js";
 import { matchClasses } from "./classes.js";
 import type { Executor } from "./executor.js";
 import type { Images, Preprocessing } from "./images.js";
@@ -79,6 +79,7 @@ export class Inference {
     const count = images.checkImages(this.#spec, given);
     // Batches follow one another, and the caller may use the array again meanwhile.
     const pixels = given.slice();
+    images.checkFinite(this.#spec, pixels);
     if (images.areTooDark(pixels, preprocessing)) this.#warnOfDark();
     const noLabels = new Int32Array(count).fill(-1);
     const parts: RealArray[] = [];
@@ -208,17 +209,17 @@ export class Inference {
     );
   }
 
-  /** NaN and infinity in whatever is computed from reach the logits: ReLU and pooling let them through. */
+  /** NaN, infinity and what is far too large reach the logits from whatever is computed from: ReLU and pooling let them through. */
   #checkFinite(logits: RealArray, first: number, rows: number): void {
     const { classes } = this.#spec;
-    const at = logits.subarray(0, rows * classes).findIndex((logit) => !Number.isFinite(logit));
+    const at = logits.subarray(0, rows * classes).findIndex((logit) => !isFiniteValue(logit));
     if (at < 0) return;
     const culprit = this.executor.host.notFinite();
     throw new RevNetError(
       "ERR_NOT_FINITE",
       culprit
         ? `the network's ${culprit}, so it classifies nothing`
-        : `the logits of image ${first + Math.floor(at / classes)} are NaN or infinite: expected finite pixels, and a network whose values stay within float32's range`,
+        : `the logits of image ${first + Math.floor(at / classes)} are NaN, infinite or beyond 2^64: expected finite pixels, and a network whose values are not as large`,
     );
   }
 }

@@ -148,7 +148,7 @@ export class Network {
   }
 
   /**
-   * Takes new values, finite in float32, variances at least 0; parameters that are not named keep theirs. All or nothing.
+   * Takes new values, within +-2^64, variances at least 0; parameters that are not named keep theirs. All or nothing.
    * @throws RevNetError ERR_INVALID_ARGUMENT, ERR_STALE
    */
   setParameters(parameters: ParameterInput): void {

@@ -61,6 +61,7 @@ export class Probe {
   /** See Network.reconstruct. */
   async reconstruct(pixels: Images, preprocessing: Preprocessing): Promise<Reconstruction> {
     const n = images.checkBatch(this.topology.spec, pixels);
+    images.checkFinite(this.topology.spec, pixels);
     requireReversible(this.topology);
     const recorded = this.executor.program(`reconstruct ${n}`, (buffers) =>
       reconstructProgram(this.topology, buffers, { n, streams: this.streams, source: { type: "real" } }),

@@ -59,7 +59,7 @@ export interface StepProgram extends Program {
 export interface TrainingProgram extends StepProgram {
   /** Real [3]: learning rate, momentum, weight decay. */
   readonly hyperparameters: BufferId;
-  /** Index [NOT_FINITE.length], to be set to 0 before a run: 1 where one of these is NaN or infinite. */
+  /** Index [NOT_FINITE.length], to be set to 0 before a run: 1 where one of these is NaN, infinite or beyond 2^64. */
   readonly notFinite: BufferId;
   /** What `outOfRange` counts over. */
   readonly streamElements: number;

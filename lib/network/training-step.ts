@@ -43,7 +43,7 @@ export interface StepResult {
   readonly correct: number;
   /** Stream elements that left the fixed-point range; then the step was not exact. */
   readonly outOfRange: number;
-  /** What was NaN or infinite: the normalised images, the running statistics or the parameters after the step; empty where nothing was. */
+  /** What was NaN, infinite or beyond 2^64: the normalised images, the running statistics or the parameters after the step; empty where nothing was. */
   readonly notFinite: readonly NotFinite[];
 }
 

@@ -58,7 +58,7 @@ export class DivergenceWatch {
     if (notFinite.includes("images"))
       return {
         code: "ERR_NOT_FINITE",
-        message: `the images of step ${step} are NaN or infinite once they are normalised: check the data's mean and scale`,
+        message: `the images of step ${step} are NaN, infinite or beyond 2^64 once they are normalised: check the data's mean and scale`,
       };
     if (!Number.isFinite(loss) || notFinite.length > 0) {
       const facts = [...(Number.isFinite(loss) ? [] : [`its loss is ${loss}`]), await this.#named(notFinite, culprit)];
@@ -79,7 +79,7 @@ export class DivergenceWatch {
   }
 
   async #named(notFinite: readonly NotFinite[], culprit: () => Promise<string | undefined>): Promise<string> {
-    return (await culprit()) ?? notFinite.map((what) => `its ${what} are not finite`).join(", ");
+    return (await culprit()) ?? notFinite.map((what) => `its ${what} are NaN, infinite or beyond 2^64`).join(", ");
   }
 
   #advice({ learningRate }: StepDone): string {

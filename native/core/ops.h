@@ -12,9 +12,9 @@
 //   relu(gamma * (x - mean) / sqrt(variance + epsilon) + beta).
 // With statistics of the batch that is training, with running statistics it is inference; the op is the same.
 //
-// `notFinite`: [1], set to 1 where the op writes a value that is NaN or infinite, otherwise left as it is; optional. The ops that
-// have it see, between them, each pixel, each statistic and each parameter of a step, so a step finds what is not finite without a
-// pass of its own.
+// `notFinite`: [1], set to 1 where the op writes a value that is NaN, infinite or beyond kLargestValue, otherwise left as it is;
+// optional. The ops that have it see, between them, each pixel, each statistic and each parameter of a step, so a step finds what
+// is not finite without a pass of its own.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,11 @@
 #include "error.h"
 
 namespace revnet {
+
+// Pixels, statistics and parameters are at most so large: no network needs more, and float32 cannot hold the squares of larger
+// ones, which variances are made of. On all devices, the reference included, whose own range is far wider: what it trains is saved
+// as float32.
+inline constexpr float kLargestValue = 0x1p64F;
 
 // Batch norm and ReLU applied to a tensor of c channels as it is read. Absent as a whole when `statistics` is absent: the
 // tensor is then read as it is.

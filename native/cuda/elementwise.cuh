@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cfloat>
 #include <cstdint>
 #include <type_traits>
 
@@ -151,9 +150,10 @@ __device__ inline void countLeft(int* counter, int left) {
   if (threadIdx.x % kWarp == 0 && left != 0) atomicAddCount(counter, left);
 }
 
-// flag [1]: set to 1 where `value` is NaN or infinite; or null. All threads write the same, so their order does not matter.
+// flag [1]: set to 1 where `value` is NaN, infinite or beyond kLargestValue; or null. All threads write the same, so their order
+// does not matter.
 __device__ inline void checkFinite(float value, int* flag) {
-  if (flag != nullptr && !(fabsf(value) <= FLT_MAX)) *flag = 1;
+  if (flag != nullptr && !(fabsf(value) <= kLargestValue)) *flag = 1;
 }
 
 // sums[rows][items]: adds all rows into the first one, in a fixed order. Shared memory, complete but for a barrier.

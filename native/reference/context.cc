@@ -52,7 +52,7 @@ void Context::add(Operand base, Operand y, View values, int sign, Operand outOfR
 
 void Context::checkFinite(View values, Operand notFinite) const {
   int32_t* flag = memory_.at<int32_t>(notFinite);
-  if (flag && !std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); })) *flag = 1;
+  if (flag && !std::all_of(values.begin(), values.end(), [](double value) { return std::abs(value) <= kLargestValue; })) *flag = 1;
 }
 
 Values joinChannels(const Context& context, const std::vector<Operand>& parts, int64_t pixels, int c) {

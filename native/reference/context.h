@@ -43,7 +43,7 @@ class Context {
   void add(Operand base, Operand y, View values, int sign, Operand outOfRange) const;
   // y = q(values)
   void store(Operand y, View values, Operand outOfRange = {}) const { add({}, y, values, 1, outOfRange); }
-  // notFinite [1] = 1 where one of `values` is NaN or infinite.
+  // notFinite [1] = 1 where one of `values` is NaN, infinite or beyond kLargestValue.
   void checkFinite(View values, Operand notFinite) const;
 
  private:

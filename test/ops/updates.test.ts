@@ -106,7 +106,9 @@ function updatesSuite(name: string): void {
     const good = [1, 2, 3, 4, 5, 6];
     expect([await sgd(1, 0, elements), await statistics(good, good), await gather(1, 1)]).to.deep.equal([0, 0, 0]);
     expect(await sgd(1, 0, elements, 1), "a flag that was set stays").to.equal(1);
-    for (const wrong of [Number.NaN, Infinity, -Infinity]) {
+    const limit = 2 ** 64;
+    expect([await sgd(limit, 0, elements), await statistics(good.with(5, limit), good)], "at the limit").to.deep.equal([0, 0]);
+    for (const wrong of [Number.NaN, Infinity, -Infinity, 1e30, -1e30]) {
       expect([await sgd(wrong, 0, elements), await sgd(wrong, elements - 1, 0)], `${wrong}`).to.deep.equal([1, 1]);
       for (const at of good.keys()) {
         expect(await statistics(good.with(at, wrong), good), `statistic ${at}: ${wrong}`).to.equal(1);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <cfloat>
 #include <cmath>
 
 #include "core/backend.h"
@@ -10,7 +9,7 @@
 namespace revnet::REVNET_ISA {
 
 // False for NaN too. One comparison, so loops around it are still vectorised.
-inline bool isFinite(float value) { return std::abs(value) <= FLT_MAX; }
+inline bool isFinite(float value) { return std::abs(value) <= kLargestValue; }
 
 class NotFinite {
  public:
