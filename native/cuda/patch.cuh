@@ -144,7 +144,7 @@ __device__ void fillRowsFrom(const Reader& reader, const Rows& rows, const Insid
 // outside the tensor, and from c on. Without kGradients the source is no NormGradient.
 template <class Math, bool kGradients = true>
 __device__ void fillRows(const Rows& rows, const Source& source, int c, const Inside& inside, int64_t origin) {
-  const int logGroups = logOf(rows.channels / 4), thread = static_cast<int>(threadIdx.x);
+  const int logGroups = logOf(rows.channels / 4), thread = opaque(static_cast<int>(threadIdx.x));
   const int own = 4 * (thread & (rows.channels / 4 - 1)), first = thread >> logGroups;
   if (own >= rows.used) return;
   const int each = kConvolutionThreads >> logGroups, channel = rows.channel + own;
