@@ -49,7 +49,7 @@ describe("the watch for divergence", () => {
     }
     const unnamed = (await check({ notFinite: ["statistics", "parameters"], learningRate: 0.1 }))!;
     expect(unnamed.message)
-      .to.include("its statistics are not finite, its parameters are not finite")
+      .to.include("its statistics are NaN, infinite or beyond 2^64, its parameters are NaN, infinite or beyond 2^64")
       .and.include("it was 0.1 in this step");
   });
 
