@@ -2,13 +2,15 @@
 /**
  * Compiles the CUDA sources for two generations of GPUs and reads what ptxas says of each kernel. Fails on any warning, on a
  * register spill or a stack frame, and where docs/cuda-kernels.md, made by the same nvcc, says something else; --write makes
- * it anew. Where there is no nvcc it says so and succeeds.
+ * it anew. Also fails on what machine-code.js finds, where there is an nvdisasm (NVDISASM, or in PATH). Where there is no nvcc it
+ * says so and succeeds.
  */
 
 const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
+const machineCode = require("./machine-code.js");
 
 const root = path.resolve(__dirname, "..");
 const report = path.join(root, "docs", "cuda-kernels.md");
@@ -23,7 +25,7 @@ if (nvcc === undefined) {
 }
 const version = /release [\d.]+, V([\d.]+)/.exec(spawnSync(nvcc, ["--version"], { encoding: "utf8" }).stdout)?.[1];
 
-/** What nvcc and ptxas say while they compile `source`. */
+/** What nvcc and ptxas say while they compile `source`, and the machine code for the newest architecture by kernel. */
 function compile(source) {
   const targets = architectures.map((name) => `-gencode=arch=${name.replace("sm", "compute")},code=${name}`);
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "revnet-cuda-"));
@@ -37,11 +39,16 @@ function compile(source) {
       "-Xcompiler=-Wall,-Wextra",
       "-Xptxas=-v",
       "--threads=2",
+      "--keep",
+      `--keep-dir=${folder}`,
     ];
     const args = [...options, ...targets, "-c", source, "-o", path.join(folder, "object.o")];
     const { status, stdout, stderr, error } = spawnSync(nvcc, args, { cwd: root, encoding: "utf8", maxBuffer: 2 ** 28 });
     if (error) throw error;
-    return { status, output: stdout + stderr };
+    const newest = architectures.at(-1).replace("sm", "");
+    const cubin = path.join(folder, `${path.basename(source, ".cu")}.compute${newest}.sm${newest}.cubin`);
+    const code = machineCode.nvdisasm !== undefined && status === 0 ? machineCode.disassemble(cubin) : new Map();
+    return { status, output: stdout + stderr, code };
   } finally {
     fs.rmSync(folder, { recursive: true });
   }
@@ -73,6 +80,7 @@ function readableNames(kernels) {
       .replace(/^void /, "")
       .replace(/revnet::(cuda::)?|\(anonymous namespace\)::/g, "")
       .replace(/\((?:int|bool|unsigned int)\)/g, "")
+      .replace(/\(Writing\)/g, "")
       .replace(/\((?!anonymous).*$/, ""),
   );
   return new Map(names.map((name, i) => [name, readable[i]]));
@@ -103,7 +111,7 @@ const sections = [];
 for (const file of fs.readdirSync(path.join(root, "native", "cuda")).sort()) {
   if (!file.endsWith(".cu")) continue;
   const source = `native/cuda/${file}`;
-  const { status, output } = compile(source);
+  const { status, output, code } = compile(source);
   const kernels = readKernels(output);
   if (status !== 0) faults.push(`${source} does not compile:\n${output.trim()}`);
   for (const line of output.split("\n")) if (/\bwarning\b/i.test(line)) faults.push(`${source}: ${line.trim()}`);
@@ -111,6 +119,10 @@ for (const file of fs.readdirSync(path.join(root, "native", "cuda")).sort()) {
   for (const { name, architecture, stack, spills } of kernels)
     if (stack > 0 || spills > 0)
       faults.push(`${source}: ${names.get(name)} (${architecture}): ${stack} bytes of stack, ${spills} bytes spilled`);
+  for (const { name, architecture, registers } of kernels)
+    if (architecture === architectures.at(-1) && code.has(name))
+      for (const fault of machineCode.faultsOf(names.get(name), code.get(name), registers))
+        faults.push(`${source}: ${names.get(name)}: ${fault}`);
   if (kernels.length > 0) sections.push(section(source, kernels));
 }
 
@@ -126,5 +138,7 @@ else if (written.includes(`nvcc ${version} `) && written !== text)
   faults.push("docs/cuda-kernels.md is not what this compiler says: npm run check:cuda -- --write");
 
 for (const fault of faults) console.error(`check:cuda: ${fault}`);
+if (machineCode.nvdisasm === undefined)
+  console.log("check:cuda: there is no nvdisasm here, so the machine code was not read (set NVDISASM, or add it to PATH)");
 if (faults.length === 0) console.log(`check:cuda: no warning, no spill and no stack frame, for ${architectures.join(" and ")}`);
 process.exit(faults.length === 0 ? 0 : 1);
