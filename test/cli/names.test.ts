@@ -5,10 +5,10 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
-import { RevNetError, trainRevNet } from "../../lib/index.js";
+import { createNetwork, RevNetError, trainRevNet } from "../../lib/index.js";
 import { html, inlineJson } from "../../lib/report/html.js";
 import { printable, printableJson } from "../../lib/text.js";
-import { acting, forged, HOSTILE, HOSTILE_NAMES } from "../support/hostile.js";
+import { acting, CONTROLS, forged, HOSTILE, HOSTILE_NAMES } from "../support/hostile.js";
 import { COLOURS, picture } from "../support/pictures.js";
 import { TINY_REVNET, tinyDataset, tinyOptions } from "../support/tiny.js";
 
@@ -62,6 +62,7 @@ describe("names from outside", () => {
     this.timeout(120_000);
     let folder: string;
     const out = `out-${HOSTILE}`;
+    const nul = `nul${HOSTILE_NAMES[0]}.safetensors`;
 
     before(async () => {
       folder = await mkdtemp(path.join(tmpdir(), "revnet-names-"));
@@ -74,6 +75,11 @@ describe("names from outside", () => {
         }
       const spec = { ...TINY_REVNET, name: HOSTILE, classes: HOSTILE_NAMES.length };
       await writeFile(path.join(folder, `${HOSTILE}.json`), JSON.stringify(spec));
+      // What no file's name can hold, and a file's metadata can.
+      const network = createNetwork({ ...spec, name: `\0${CONTROLS}` }, { device: "cpu", threads: 1 });
+      network.classNames = HOSTILE_NAMES.map((name) => `\0${name}`);
+      await network.save(path.join(folder, nul));
+      network.dispose();
     });
     after(() => rm(folder, { recursive: true }));
 
@@ -92,6 +98,17 @@ describe("names from outside", () => {
       [0, ["evaluate", model, ...data, ...fast, "--json"]],
       [0, ["predict", model, image, ...fast]],
       [0, ["predict", model, image, ...fast, "--json"]],
+      [1, ["predict", model, path.join("photos", "train", HOSTILE_NAMES[0]!), "photos/val", ...fast]],
+      [1, ["predict", model, path.join("photos", "val", HOSTILE_NAMES[1]!, `broken${HOSTILE}.png`), image, ...fast]],
+      [0, ["predict", nul, image, ...fast]],
+      [0, ["predict", nul, image, ...fast, "--json"]],
+      [0, ["inspect", nul]],
+      [0, ["inspect", nul, "--json"]],
+      [0, ["inspect", model]],
+      [1, ["evaluate", nul, ...data, ...fast]],
+      [0, ["export", nul, `nul${HOSTILE}.onnx`]],
+      [0, ["clean", out]],
+      [0, ["clean", out, "--json"]],
       [0, ["export", model, `${HOSTILE}.onnx`]],
       [0, ["report", out, out, "--out", `${HOSTILE}.html`]],
       [0, ["inspect", spec]],
@@ -115,6 +132,21 @@ describe("names from outside", () => {
         expect(result.text).not.to.include("secret");
         expect(result.status, result.text).to.equal(status);
       });
+
+    it("and in a working folder of such a name", async () => {
+      for (const name of HOSTILE_NAMES) {
+        const cwd = path.join(folder, "photos", "train", name);
+        for (const args of [
+          ["doctor"],
+          ["doctor", "--json"],
+          ["inspect", "."],
+          ["clean", "."],
+          ["report", "."],
+          ["data", "inspect", "image-folder"],
+        ])
+          expectHarmless((await revnet(cwd, args)).text, args.join(" "));
+      }
+    });
 
     it("and in the files that it writes for people", async () => {
       const files = (await readdir(path.join(folder, out))).filter((name) => /\.(json|jsonl|html)$/.test(name));

@@ -3,8 +3,8 @@
 const range = (first: number, last: number) =>
   Array.from({ length: last - first + 1 }, (_, i) => String.fromCharCode(first + i)).join("");
 
-/** All but NUL, which no file's name can have. */
-const CONTROLS = range(0x01, 0x1f) + range(0x7f, 0x9f);
+/** All but NUL, which no file's name can have; names of classes and models can. */
+export const CONTROLS = range(0x01, 0x1f) + range(0x7f, 0x9f);
 const MARKS = `\u2028\u2029\u061c\u200e\u200f${range(0x202a, 0x202e)}${range(0x2066, 0x2069)}\ufeff`;
 
 /** At most 255 bytes each, as file systems want. */
