@@ -24,4 +24,12 @@ class Carver {
   size_t used_ = 0;
 };
 
+// The bytes that Layout(arguments..., carver) takes.
+template <class Layout, class... Arguments>
+size_t carvedBytes(const Arguments&... arguments) {
+  Carver carver(nullptr);
+  const Layout layout(arguments..., carver);
+  return carver.used();
+}
+
 }  // namespace revnet

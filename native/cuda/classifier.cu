@@ -236,11 +236,7 @@ void run(const LinearBackward& op, const Context& context) {
                    {dy.transposed(), x, nullptr, context.at<float>(op.weightGradient), context.at<float>(op.biasGradient)}});
 }
 
-size_t workspaceBytes(const SoftmaxCrossEntropy& op, Precision) {
-  Carver carver(nullptr);
-  SoftmaxLayout(op, carver);
-  return carver.used();
-}
+size_t workspaceBytes(const SoftmaxCrossEntropy& op, Precision) { return carvedBytes<SoftmaxLayout>(op); }
 
 void run(const SoftmaxCrossEntropy& op, const Context& context) {
   Carver carver(context.memory.workspace);

@@ -131,11 +131,7 @@ struct ForwardLayout {
 
 }  // namespace
 
-size_t workspaceBytes(const ConvolutionForward& op, Precision precision) {
-  Carver carver(nullptr);
-  const ForwardLayout layout(op, precision, carver);
-  return carver.used();
-}
+size_t workspaceBytes(const ConvolutionForward& op, Precision precision) { return carvedBytes<ForwardLayout>(op, precision); }
 void run(const ConvolutionForward& op, const Context& context) {
   Carver carver(context.memory.workspace);
   const ForwardLayout at(op, context.precision, carver);

@@ -131,11 +131,7 @@ void run(const Copy& op, const Context& context) {
   });
 }
 
-size_t workspaceBytes(const MaximumDifference& op, Precision) {
-  Carver carver(nullptr);
-  MaximumDifferenceLayout(op, carver);
-  return carver.used();
-}
+size_t workspaceBytes(const MaximumDifference& op, Precision) { return carvedBytes<MaximumDifferenceLayout>(op); }
 
 void run(const MaximumDifference& op, const Context& context) {
   Carver carver(context.memory.workspace);

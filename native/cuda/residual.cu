@@ -227,11 +227,7 @@ struct ReversibleBackwardLayout {
 
 // ---- Ops -----------------------------------------------------------------------------------------------------------------------
 
-size_t workspaceBytes(const ResidualForward& op, Precision precision) {
-  Carver carver(nullptr);
-  const ResidualForwardLayout layout(op, precision, carver);
-  return carver.used();
-}
+size_t workspaceBytes(const ResidualForward& op, Precision precision) { return carvedBytes<ResidualForwardLayout>(op, precision); }
 void run(const ResidualForward& op, const Context& context) {
   Carver carver(context.memory.workspace);
   const ResidualForwardLayout at(op, context.precision, carver);
@@ -241,9 +237,7 @@ void run(const ResidualForward& op, const Context& context) {
 }
 
 size_t workspaceBytes(const ResidualBackward& op, Precision precision) {
-  Carver carver(nullptr);
-  const ResidualBackwardLayout layout(op, precision, carver);
-  return carver.used();
+  return carvedBytes<ResidualBackwardLayout>(op, precision);
 }
 void run(const ResidualBackward& op, const Context& context) {
   Carver carver(context.memory.workspace);
@@ -251,11 +245,7 @@ void run(const ResidualBackward& op, const Context& context) {
   endBackward(context, at.function.run(context, at.scratch, op.dy, op.dx));
 }
 
-size_t workspaceBytes(const ReversibleForward& op, Precision precision) {
-  Carver carver(nullptr);
-  const ReversibleLayout layout(op, precision, carver);
-  return carver.used();
-}
+size_t workspaceBytes(const ReversibleForward& op, Precision precision) { return carvedBytes<ReversibleLayout>(op, precision); }
 // y1 = x1 + q(F(x2));  y2 = x2 + q(G(y1))
 void run(const ReversibleForward& op, const Context& context) {
   Carver carver(context.memory.workspace);
@@ -270,11 +260,7 @@ void run(const ReversibleForward& op, const Context& context) {
   at.g.run(context, at.partials, op.computeStatistics, y2);
 }
 
-size_t workspaceBytes(const ReversibleInverse& op, Precision precision) {
-  Carver carver(nullptr);
-  const ReversibleLayout layout(op, precision, carver);
-  return carver.used();
-}
+size_t workspaceBytes(const ReversibleInverse& op, Precision precision) { return carvedBytes<ReversibleLayout>(op, precision); }
 // x2 = y2 - q(G(y1));  x1 = y1 - q(F(x2))
 void run(const ReversibleInverse& op, const Context& context) {
   Carver carver(context.memory.workspace);
@@ -284,9 +270,7 @@ void run(const ReversibleInverse& op, const Context& context) {
 }
 
 size_t workspaceBytes(const ReversibleBackward& op, Precision precision) {
-  Carver carver(nullptr);
-  const ReversibleBackwardLayout layout(op, precision, carver);
-  return carver.used();
+  return carvedBytes<ReversibleBackwardLayout>(op, precision);
 }
 // Algorithm 1: x2 = y2 - q(G(y1)), dy1 += (dG/dy1)^T dy2;  x1 = y1 - q(F(x2)), dx2 = dy2 + (dF/dx2)^T dy1;  dx1 = dy1.
 void run(const ReversibleBackward& op, const Context& context) {

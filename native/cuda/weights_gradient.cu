@@ -152,9 +152,7 @@ struct BackwardWeightsLayout {
 }  // namespace
 
 size_t workspaceBytes(const ConvolutionBackwardWeights& op, Precision precision) {
-  Carver carver(nullptr);
-  const BackwardWeightsLayout layout(op, precision, carver);
-  return carver.used();
+  return carvedBytes<BackwardWeightsLayout>(op, precision);
 }
 void run(const ConvolutionBackwardWeights& op, const Context& context) {
   Carver carver(context.memory.workspace);
