@@ -54,7 +54,7 @@ inline void correlateTiles(const float* in, size_t blockStride, const Correlatio
     out += P * outPixelStride;
   }
   if constexpr (P > 1) {
-    if (pixels > 0) correlateTiles<P / 2, V, S>(in, blockStride, c, weights, out, outPixelStride, pixels);
+    if (pixels > 0) correlateTiles<fewerRows(P), V, S>(in, blockStride, c, weights, out, outPixelStride, pixels);
   }
 }
 

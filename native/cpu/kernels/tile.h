@@ -1,12 +1,11 @@
 // The register tile in which all products are summed: P rows (pixels, Winograd tiles or input channels) by V vectors of output
 // channels. Its size is chosen here for each instruction set, and its inner loops are here.
 //
-// The loops are inlined always: a sum that is passed by reference to a function lies in memory.
+// All of it is inlined: a sum that is passed by reference to a function lies in memory.
 // A tile adds one input channel (or one pixel) after the other, so its size does not show in the bits.
 #pragma once
 
-#include <array>
-#include <utility>
+#include <bit>
 
 #include "cpu/kernels/vector.h"
 
@@ -16,6 +15,13 @@ namespace revnet::REVNET_ISA {
 template <int V>
 constexpr int tileRows() {
   return kTileAccumulators / (kRegisters * V);
+}
+// Rows of the next smaller tile, for the rest: a power of two.
+constexpr int fewerRows(int rows) { return static_cast<int>(std::bit_floor(static_cast<unsigned>(rows - 1))); }
+// Input channels of a weight gradient's tile: they divide a vector's.
+template <int V>
+constexpr int tileChannels() {
+  return static_cast<int>(std::bit_floor(static_cast<unsigned>(tileRows<V>())));
 }
 
 // Calls body(vector, V) for all `vectors` vectors in groups of V = kTileVectors, the rest one by one; V is a compile-time constant.
@@ -30,84 +36,61 @@ inline void forEachVectorGroup(int vectors, const Body& body) {
 // Vectors of the group that starts at `vector`.
 constexpr int groupVectors(int vector, int vectors) { return vectors - vector >= kTileVectors ? kTileVectors : 1; }
 
-#if defined(REVNET_FMA_BY_LANE)
-// The factors of four neighbouring inputs, each taken from its lane.
-struct FourInputs {
-  FloatRegister x;
-  explicit FourInputs(const float* p) { __builtin_memcpy(&x, p, sizeof x); }
-  template <int lane>
-  Vec fma(const Vec& a, const Vec& b) const {
-    return eachRegister<float>([&](FloatRegister y, FloatRegister z) { return fmaByLane<lane>(x, y, z); }, a, b);
-  }
-};
-// Calls body(lane) with each lane as a compile-time constant.
-template <class Body>
-inline void forEachLane(const Body& body) {
-  body(std::integral_constant<int, 0>{});
-  body(std::integral_constant<int, 1>{});
-  body(std::integral_constant<int, 2>{});
-  body(std::integral_constant<int, 3>{});
-}
-#endif
-
 // sum[p][v] += x[p * stride + i] * weights[i][v] for i in [0, count), one i after the other; weights: [count][V vectors].
 template <int P, int V, int stride>
-[[gnu::always_inline]] inline void accumulateProducts(Vec (&sum)[P][V], const float* x, const float* weights, int count) {
-  int i = 0;
-  const auto addOne = [&](const auto& multiplyAdd) {
+REVNET_INLINE inline void accumulateProducts(Vec (&sum)[P][V], const float* x, const float* weights, int count) {
+  const auto addOne = [&](const auto& multiplyAdd) REVNET_INLINE {
     Vec w[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) w[v] = load(weights + v * kLanes);
+    unrolled<V>([&](auto v) REVNET_INLINE { w[v] = load(weights + v * kLanes); });
     weights += V * kLanes;
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[p][v] = multiplyAdd(p, w[v], sum[p][v]);
+    unrolled<P>([&](auto p)
+                    REVNET_INLINE { unrolled<V>([&](auto v) REVNET_INLINE { sum[p][v] = multiplyAdd(p, w[v], sum[p][v]); }); });
   };
+  int i = 0;
 #if defined(REVNET_FMA_BY_LANE)
-  for (; i + 4 <= count; i += 4) {
-    const auto four = [&]<size_t... p>(std::index_sequence<p...>) {
-      return std::array<FourInputs, P>{FourInputs(x + static_cast<int>(p) * stride + i)...};
-    }
-    (std::make_index_sequence<P>{});
-    forEachLane([&](auto lane) {
-      addOne([&](int p, const Vec& w, const Vec& before) { return four[static_cast<size_t>(p)].template fma<lane>(w, before); });
+  // Inputs of a register at a time, each taken from its lane.
+  for (; i + kRegisterLanes <= count; i += kRegisterLanes) {
+    FloatRegister inputs[P];
+    unrolled<P>([&](auto p) REVNET_INLINE { __builtin_memcpy(&inputs[p], x + p * stride + i, sizeof inputs[p]); });
+    unrolled<kRegisterLanes>([&](auto lane) REVNET_INLINE {
+      addOne([&](auto p, const Vec& w, const Vec& before) REVNET_INLINE { return fmaByLane<lane>(inputs[p], w, before); });
     });
   }
+#pragma GCC unroll 1  // fewer than a register's
 #endif
-  for (; i < count; ++i) addOne([&](int p, const Vec& w, const Vec& before) { return fma(x[p * stride + i], w, before); });
+  for (; i < count; ++i)
+    addOne([&](auto p, const Vec& w, const Vec& before) REVNET_INLINE { return fma(x[p * stride + i], w, before); });
 }
 
 // sum[i][v] += x[i] * g[v].
 template <int I, int V>
-[[gnu::always_inline]] inline void accumulateOuterProduct(Vec (&sum)[I][V], const float* x, const Vec (&g)[V]) {
+REVNET_INLINE inline void accumulateOuterProduct(Vec (&sum)[I][V], const float* x, const Vec (&g)[V]) {
 #if defined(REVNET_FMA_BY_LANE)
-  if constexpr (I % 4 == 0) {
-#pragma GCC unroll 4
-    for (int first = 0; first < I; first += 4) {
-      const FourInputs four(x + first);
-      forEachLane([&](auto lane) {
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[first + lane][v] = four.template fma<lane>(g[v], sum[first + lane][v]);
+  if constexpr (I % kRegisterLanes == 0) {
+    unrolled<I / kRegisterLanes>([&](auto r) REVNET_INLINE {
+      FloatRegister inputs;
+      __builtin_memcpy(&inputs, x + r * kRegisterLanes, sizeof inputs);
+      unrolled<kRegisterLanes>([&](auto lane) REVNET_INLINE {
+        unrolled<V>([&](auto v) REVNET_INLINE {
+          Vec& to = sum[r * kRegisterLanes + lane][v];
+          to = fmaByLane<lane>(inputs, g[v], to);
+        });
       });
-    }
+    });
     return;
   }
 #endif
-#pragma GCC unroll 16
-  for (int i = 0; i < I; ++i) {
+  unrolled<I>([&](auto i) REVNET_INLINE {
     const Vec factor = broadcast(x[i]);
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[i][v] = fma(factor, g[v], sum[i][v]);
-  }
+    unrolled<V>([&](auto v) REVNET_INLINE { sum[i][v] = fma(factor, g[v], sum[i][v]); });
+  });
 }
 
 template <int P, int V>
-inline void storeTile(const Vec (&sum)[P][V], float* out, size_t rowStride) {
-#pragma GCC unroll 16
-  for (int p = 0; p < P; ++p)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(out + static_cast<size_t>(p) * rowStride + v * kLanes, sum[p][v]);
+REVNET_INLINE inline void storeTile(const Vec (&sum)[P][V], float* out, size_t rowStride) {
+  unrolled<P>([&](auto p) REVNET_INLINE {
+    unrolled<V>([&](auto v) REVNET_INLINE { store(out + static_cast<size_t>(p) * rowStride + v * kLanes, sum[p][v]); });
+  });
 }
 
 }  // namespace revnet::REVNET_ISA

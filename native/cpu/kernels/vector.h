@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include REVNET_REGISTERS
 
@@ -38,20 +39,27 @@ struct Lanes {
 typedef Lanes<float> Vec;
 typedef Lanes<int32_t> IntVec;  // also what comparisons give: -1 where true, 0 where false
 
+// body(0), ..., body(N - 1) with compile-time constants, and no loop: an array of vectors lies in registers only where the compiler
+// sees all of its indices before it unrolls anything.
+#define REVNET_INLINE __attribute__((always_inline))
+template <int N, class Body>
+REVNET_INLINE inline void unrolled(const Body& body) {
+  [&]<int... i>(std::integer_sequence<int, i...>) REVNET_INLINE { (body(std::integral_constant<int, i>{}), ...); }
+  (std::make_integer_sequence<int, N>{});
+}
+
 // f(register of each argument), register by register.
 template <class T, class F, class... U>
-inline Lanes<T> eachRegister(const F& f, const Lanes<U>&... v) {
+REVNET_INLINE inline Lanes<T> eachRegister(const F& f, const Lanes<U>&... v) {
   Lanes<T> result;
-#pragma GCC unroll 4
-  for (int i = 0; i < kRegisters; ++i) result.r[i] = f(v.r[i]...);
+  unrolled<kRegisters>([&](auto i) REVNET_INLINE { result.r[i] = f(v.r[i]...); });
   return result;
 }
 
 template <class T>
 inline Lanes<T> broadcast(T value) {
   Lanes<T> result;
-#pragma GCC unroll 4
-  for (int i = 0; i < kRegisters; ++i) result.r[i] = value - typename Lanes<T>::Register{};
+  unrolled<kRegisters>([&](auto i) REVNET_INLINE { result.r[i] = value - typename Lanes<T>::Register{}; });
   return result;
 }
 
@@ -98,6 +106,13 @@ inline Lanes<T> select(const IntVec& condition, const Lanes<T>& yes, const Lanes
 // a * b + c, rounded once.
 inline Vec fma(const Vec& a, const Vec& b, const Vec& c) { return eachRegister<float>(fmaRegister, a, b, c); }
 inline Vec fma(float a, const Vec& b, const Vec& c) { return fma(broadcast(a), b, c); }
+#if defined(REVNET_FMA_BY_LANE)
+// The same with one lane of a, which takes no broadcast.
+template <int lane>
+inline Vec fmaByLane(FloatRegister a, const Vec& b, const Vec& c) {
+  return eachRegister<float>([&](FloatRegister x, FloatRegister y) { return fmaRegisterByLane<lane>(a, x, y); }, b, c);
+}
+#endif
 
 inline Vec toFloat(const Vec& v) { return v; }
 inline Vec toFloat(const IntVec& v) {
@@ -115,14 +130,12 @@ inline IntVec roundToInt(const Vec& v) { return eachRegister<int32_t>(roundRegis
 template <class T>
 inline Lanes<T> load(const T* p) {
   Lanes<T> v;
-#pragma GCC unroll 4
-  for (int i = 0; i < kRegisters; ++i) __builtin_memcpy(&v.r[i], p + i * kRegisterLanes, sizeof v.r[i]);
+  unrolled<kRegisters>([&](auto i) REVNET_INLINE { __builtin_memcpy(&v.r[i], p + i * kRegisterLanes, sizeof v.r[i]); });
   return v;
 }
 template <class T>
 inline void store(T* p, const Lanes<T>& v) {
-#pragma GCC unroll 4
-  for (int i = 0; i < kRegisters; ++i) __builtin_memcpy(p + i * kRegisterLanes, &v.r[i], sizeof v.r[i]);
+  unrolled<kRegisters>([&](auto i) REVNET_INLINE { __builtin_memcpy(p + i * kRegisterLanes, &v.r[i], sizeof v.r[i]); });
 }
 
 // Lanes of register i among the first `count`.
@@ -135,15 +148,14 @@ constexpr int lanesOfRegister(int i, int count) {
 template <class T>
 inline Lanes<T> loadPartial(const T* p, int count) {
   Lanes<T> v;
-#pragma GCC unroll 4
-  for (int i = 0; i < kRegisters; ++i)
+  unrolled<kRegisters>([&](auto i) REVNET_INLINE {
     v.r[i] = loadFirst<typename Lanes<T>::Register>(p + i * kRegisterLanes, lanesOfRegister(i, count));
+  });
   return v;
 }
 template <class T>
 inline void storePartial(T* p, const Lanes<T>& v, int count) {
-#pragma GCC unroll 4
-  for (int i = 0; i < kRegisters; ++i) storeFirst(p + i * kRegisterLanes, v.r[i], lanesOfRegister(i, count));
+  unrolled<kRegisters>([&](auto i) REVNET_INLINE { storeFirst(p + i * kRegisterLanes, v.r[i], lanesOfRegister(i, count)); });
 }
 
 // In the order of lanes.

@@ -25,17 +25,15 @@ struct PixelWalk {
 template <int I, int V, int S>
 [[gnu::noinline]] void accumulateTile(const float* x, const float* dy, const PixelWalk& walk, float* dw, size_t dwRowStride) {
   Vec sum[I][V];
-#pragma GCC unroll 16
-  for (int i = 0; i < I; ++i)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[i][v] = load(dw + static_cast<size_t>(i) * dwRowStride + v * kLanes);
+  unrolled<I>([&](auto i) REVNET_INLINE {
+    unrolled<V>([&](auto v) REVNET_INLINE { sum[i][v] = load(dw + static_cast<size_t>(i) * dwRowStride + v * kLanes); });
+  });
   for (int row = 0; row < walk.rows; ++row) {
     const float* xPixel = x + static_cast<size_t>(row) * walk.xRowStride;
     const float* dyPixel = dy + static_cast<size_t>(row) * walk.dyRowStride;
     for (int column = 0; column < walk.columns; ++column, xPixel += S * kLanes, dyPixel += kLanes) {
       Vec g[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) g[v] = load(dyPixel + static_cast<size_t>(v) * walk.dyBlockStride);
+      unrolled<V>([&](auto v) REVNET_INLINE { g[v] = load(dyPixel + static_cast<size_t>(v) * walk.dyBlockStride); });
       accumulateOuterProduct(sum, xPixel, g);
     }
   }
@@ -59,8 +57,8 @@ inline void accumulateChannels(const float* x, size_t xBlockStride, const float*
   for (; channels > 0; channels -= kLanes, x += xBlockStride, dw += kLanes * dwRowStride) {
     const int count = minOf(kLanes, channels);
     forEachVectorGroup(vectors, [&](int vector, auto width) {
-      accumulateTiles<tileRows<width>(), width, S>(x, dy + static_cast<size_t>(vector) * walk.dyBlockStride, walk,
-                                                   dw + vector * kLanes, dwRowStride, count);
+      accumulateTiles<tileChannels<width>(), width, S>(x, dy + static_cast<size_t>(vector) * walk.dyBlockStride, walk,
+                                                       dw + vector * kLanes, dwRowStride, count);
     });
   }
 }

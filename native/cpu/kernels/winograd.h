@@ -195,7 +195,7 @@ inline void multiplyTiles(const float* u, size_t blockStride, int channels, cons
   for (; tiles >= P; tiles -= P, u += P * kLanes, out += P * outStride)
     multiplyTile<P, V>(u, blockStride, channels, weights, out, outStride);
   if constexpr (P > 1) {
-    if (tiles > 0) multiplyTiles<P / 2, V>(u, blockStride, channels, weights, out, outStride, tiles);
+    if (tiles > 0) multiplyTiles<fewerRows(P), V>(u, blockStride, channels, weights, out, outStride, tiles);
   }
 }
 

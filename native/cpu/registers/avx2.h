@@ -11,8 +11,9 @@ constexpr int kRegisterLanes = 8;
 typedef float FloatRegister __attribute__((vector_size(32)));
 typedef int32_t IntRegister __attribute__((vector_size(32)));
 
-// The register tile (tile.h): 8 accumulators, what two pipes of four cycles need, beside two registers of weights and an input.
-constexpr int kTileVectors = 1, kTileAccumulators = 8;
+// The register tile (tile.h): 6 rows of 2 registers. With 8 accumulators, as many as two pipes of four cycles need, every load that
+// is late stops them; the other 4 registers hold the weights and an input.
+constexpr int kTileVectors = 1, kTileAccumulators = 12;
 
 // a * b + c, rounded once.
 inline FloatRegister fmaRegister(FloatRegister a, FloatRegister b, FloatRegister c) {

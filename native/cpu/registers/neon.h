@@ -23,7 +23,7 @@ inline FloatRegister fmaRegister(FloatRegister a, FloatRegister b, FloatRegister
 // a[lane] * b + c: an instruction that needs no broadcast. (tile.h)
 #define REVNET_FMA_BY_LANE
 template <int lane>
-inline FloatRegister fmaByLane(FloatRegister a, FloatRegister b, FloatRegister c) {
+inline FloatRegister fmaRegisterByLane(FloatRegister a, FloatRegister b, FloatRegister c) {
   return (FloatRegister)vfmaq_laneq_f32((float32x4_t)c, (float32x4_t)b, (float32x4_t)a, lane);
 }
 // To the nearest integer, ties to even; INT32_MIN where int32 cannot hold it, and for NaN. (The instruction saturates, and
