@@ -50,7 +50,6 @@ struct Turn {
 
 template <class Math, int kColumnWarps, bool kAhead>
 __global__ void __launch_bounds__(kConvolutionThreads, kAhead ? 2 : 1) backwardLayerKernel(const __grid_constant__ LayerPass pass) {
-  waitForPrevious();
   const Turn turn(pass.data.allBlocks(), pass.weights.allBlocks());
   if (turn.first)
     convolveTiles<Math, kColumnWarps, Writing::Mask, kAhead>(pass.data, turn.index);
@@ -102,6 +101,7 @@ __device__ inline void addGradients(const GradientSum& sum, int index, int block
 
 // `index`: which block, of end.allBlocks().
 __device__ inline void endFunction(const EndPass& end, int index) {
+  waitForPrevious();
   const int summing = end.sums.allBlocks();
   if (index < summing)
     sumSplits(end.sums, index);
@@ -110,14 +110,12 @@ __device__ inline void endFunction(const EndPass& end, int index) {
 }
 
 __global__ void __launch_bounds__(kConvolutionThreads) endBackwardKernel(const __grid_constant__ EndPass end) {
-  waitForPrevious();
   endFunction(end, static_cast<int>(blockIdx.x));
 }
 
 template <class Math, int kColumnWarps, bool kAhead>
 __global__ void __launch_bounds__(kConvolutionThreads, kAhead ? 2 : 1)
     endAndConvolveKernel(const __grid_constant__ EndAndConvolutionPass pass) {
-  waitForPrevious();
   const Turn turn(pass.convolution.allBlocks(), pass.end.allBlocks());
   if (turn.first)
     convolveTiles<Math, kColumnWarps, Writing::Add, kAhead>(pass.convolution, turn.index);

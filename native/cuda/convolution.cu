@@ -21,7 +21,6 @@ constexpr int kChunkBytes = 128;
 
 template <class Math, int kColumnWarps, bool kAhead>
 __global__ void __launch_bounds__(kThreads, kAhead ? 2 : 1) convolveKernel(const __grid_constant__ ConvolutionPass pass) {
-  waitForPrevious();
   convolveTiles<Math, kColumnWarps, Writing::Add, kAhead>(pass, static_cast<int>(blockIdx.x));
 }
 

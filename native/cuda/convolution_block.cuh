@@ -75,7 +75,8 @@ struct Group {
   }
 };
 
-// What one block does: its share of the tiles, of one column tile, in one phase. `index`: which block, of pass.allBlocks().
+// What one block does: its share of the tiles, of one column tile, in one phase. `index`: which block, of pass.allBlocks(). Waits
+// for the launch before once it has done what depends on the shape alone.
 template <class Math, int kColumnWarps, Writing kWriting, bool kAhead>
 __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
   constexpr int kColumns = BlockShape{kColumnWarps}.columns();
@@ -85,6 +86,15 @@ __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
   const int chunk = layout.chunk, chunks = layout.chunks();
   const int phase = gather.phases == 1 ? 0 : index / blocks / layout.columnTiles();
   const int firstColumn = columnTile * kColumns;
+
+  const Axis &rows = gather.rows[phase / 2], &columns = gather.columns[phase % 2];
+  const Box &read = pass.read, &written = pass.written[phase];
+  auto* const readPixels = reinterpret_cast<BoxPixel*>(sharedMemory() + pass.pixelsAt);
+  const int filled = filledPixels(read.pixels(), kConvolutionThreads / (chunk / 4));
+  BoxPixel* const writtenPixels = readPixels + filled;
+  layPixels(readPixels, read, filled);
+  layPixels(writtenPixels, written, written.pixels());
+  waitForPrevious();
 
   std::byte* const patch = sharedMemory();
   const int patchPitch = rowPitch<Math>(chunk);
@@ -116,14 +126,6 @@ __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
   } else if (kAhead) {
     copyNext(gather.rows[phase / 2], gather.columns[phase % 2]);
   }
-
-  const Axis &rows = gather.rows[phase / 2], &columns = gather.columns[phase % 2];
-  const Box &read = pass.read, &written = pass.written[phase];
-  auto* const readPixels = reinterpret_cast<BoxPixel*>(sharedMemory() + pass.pixelsAt);
-  const int filled = filledPixels(read.pixels(), kConvolutionThreads / (chunk / 4));
-  BoxPixel* const writtenPixels = readPixels + filled;
-  layPixels(readPixels, read, filled);
-  layPixels(writtenPixels, written, written.pixels());
 
   const WarpPlace<kColumnWarps> warp(static_cast<int>(threadIdx.x));
   PixelTile<Math, kPairs> tile([&](int pixel) {

@@ -29,9 +29,9 @@ __device__ inline std::byte* sharedMemory() {
   return reinterpret_cast<std::byte*>(revnetShared);
 }
 
-// The first thing that every kernel does. From Hopper on a kernel's blocks may start while those of the kernel before it end (see
-// launch): here they wait until it has ended, and all that it and those before it wrote is there. Then the next one may start its
-// blocks where there is room.
+// Every kernel calls this before it reads or writes memory of the device. From Hopper on a kernel's blocks may start while those of
+// the kernel before it end (see launch): here they wait until it has ended, and all that it and those before it wrote is there.
+// Then the next one may start its blocks where there is room.
 __device__ inline void waitForPrevious() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;\n" ::: "memory");

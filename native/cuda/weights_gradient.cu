@@ -16,7 +16,6 @@ constexpr int kMostShares = 32;
 template <class Math>
 __global__ void __launch_bounds__(kConvolutionThreads, kBlocksEach)
     weightsGradientKernel(const __grid_constant__ WeightsPass pass) {
-  waitForPrevious();
   sumWeightsGradient<Math>(pass, static_cast<int>(blockIdx.x));
 }
 

@@ -105,7 +105,8 @@ __device__ void layWork(Work& work, const WeightsPass& pass, int part) {
   }
 }
 
-// What one block does: its split of the pixels, for its part of the gradient. `index`: which block, of pass.allBlocks().
+// What one block does: its split of the pixels, for its part of the gradient. `index`: which block, of pass.allBlocks(). Waits for
+// the launch before once it has done what depends on the shape alone.
 template <class Math>
 __device__ void sumWeightsGradient(const WeightsPass& pass, int index) {
   // The parts of a split follow one another: they read the same pixels.
@@ -123,6 +124,7 @@ __device__ void sumWeightsGradient(const WeightsPass& pass, int index) {
   layPixels(patchPixels, patch, patchFilled);
   layPixels(tilePixels, tile, filledPixels(tile.pixels(), kConvolutionThreads / (pass.columns / 4)));
   const int patchPitch = columnPitch<Math>(pass.chunk), dyPitch = columnPitch<Math>(pass.columns);
+  waitForPrevious();
   std::byte* const dyRows = sharedMemory() + patch.pixels() * patchPitch;
   syncBlock();
   const Unit& unit = work.units[threadIdx.x / kWarp];
