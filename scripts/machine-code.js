@@ -26,7 +26,10 @@ function disassemble(cubin) {
   let lines;
   for (const line of stdout.split("\n")) {
     const start = /^\.text\.(\w+):/.exec(line);
-    if (start) functions.set(start[1], (lines = []));
+    if (start) {
+      lines = [];
+      functions.set(start[1], lines);
+    }
     const label = /^(\.L_\w+):/.exec(line);
     if (label) lines?.push({ label: label[1] });
     const instruction = /^\s+\/\*[0-9a-f]+\*\/\s+(.*?)\s*;/.exec(line);
