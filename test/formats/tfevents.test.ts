@@ -94,6 +94,7 @@ describe("event files", () => {
     const folder = await mkdtemp(path.join(tmpdir(), "revnet-events-"));
     try {
       await writeRun(folder);
+      const written = Date.now() / 1000;
       await writeEvents(await readRun(folder));
       const [, ...events] = records(await readFile(path.join(folder, "tensorboard", "events.out.tfevents.revnet"))).map(event);
       expect(events.map(({ step }) => step)).to.deep.equal(Array.from({ length: 20 }, (_, i) => i + 1));
@@ -101,6 +102,10 @@ describe("event files", () => {
       expect(events[0]!.scalars).to.include({ "loss/train": Math.fround(1.999), "error/train": 0.5, images_per_second: 500 });
       expect(events[9]!.scalars).to.include({ "loss/test": 2.5, "error/test": 0.25 });
       expect((events[9]!.wallTime as number) - (events[8]!.wallTime as number)).to.be.closeTo(0.02, 1e-5);
+      // The last step counts as done when the file is written.
+      expect(events[19]!.wallTime as number)
+        .to.be.at.least(written - 1e-3)
+        .and.at.most(Date.now() / 1000 + 1e-3);
     } finally {
       await rm(folder, { recursive: true });
     }
