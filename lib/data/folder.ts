@@ -9,7 +9,7 @@ import path from "node:path";
 import { RevNetError } from "../errors.js";
 import type { LeftOut } from "./dataset.js";
 import { IMAGE_EXTENSIONS } from "./picture.js";
-import { byCode, type Found, type Start, Walker } from "./walk.js";
+import { byCode, composed, type Found, type Start, Walker } from "./walk.js";
 
 export interface ImageFile {
   /** Relative to the folder, with slashes. */
@@ -82,7 +82,7 @@ export async function listFolder(folder: string, options: ListingOptions = {}): 
   const bases: [Split, string][] = own.length === 0 ? [["train", ""]] : own.map((split) => [split, folders[split]!]);
   const found = new Map<Split, string[]>();
   for (const [split, base] of bases) found.set(split, base === "" ? top : await walker.subfolders(base));
-  const classes = known ?? found.get("train")!;
+  const classes = known?.map(composed) ?? [...new Set(found.get("train")!.map(composed))].sort(byCode);
   const where = path.join(folder, bases[0]![1]);
   if (others.length > 0 && found.get(bases[0]![0])!.length === 0) throw mixture(folder, top);
   if (known === undefined && classes.length < 2)
@@ -92,7 +92,7 @@ export async function listFolder(folder: string, options: ListingOptions = {}): 
   const starts: Start<{ split: Split; label: number } | "other">[] = [];
   for (const [split, base] of bases)
     for (const name of found.get(split)!) {
-      const label = classes.indexOf(name);
+      const label = classes.indexOf(composed(name));
       if (label < 0)
         throw invalid(
           `${path.join(folder, base, name)}: there is no class '${name}' ${known ? `among those expected: ${known.slice(0, SHOWN).join(", ")}${known.length > SHOWN ? ", ..." : ""}` : `in ${where}`}`,
@@ -188,7 +188,7 @@ const heldOf = (count: number, share: number) => (share === 0 ? 0 : Math.min(cou
 function divide(classes: readonly ImageFile[][], share: number, where: string): { train: ImageFile[]; held: ImageFile[] } {
   const chosen = new Set<ImageFile>();
   for (const files of classes) {
-    const hash = (file: ImageFile) => createHash("sha256").update(file.name).digest("hex");
+    const hash = (file: ImageFile) => createHash("sha256").update(composed(file.name)).digest("hex");
     const ranked = files.map((file) => ({ file, hash: hash(file) })).sort((a, b) => byCode(a.hash, b.hash));
     for (const { file } of ranked.slice(0, heldOf(files.length, share))) chosen.add(file);
   }

@@ -39,6 +39,9 @@ const HIDDEN = [
   "lost+found",
 ];
 
+/** A name as it is compared: a file system may hand out é as one character or, as older ones of macOS do, as e and an accent. */
+export const composed = (name: string): string => name.normalize("NFC");
+
 export const byCode = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 const isHidden = (name: string) => name.startsWith(".") || HIDDEN.includes(name.toLowerCase());
 const hasImageName = (name: string) => IMAGE_EXTENSIONS.includes(path.extname(name).toLowerCase());
@@ -102,7 +105,8 @@ export class Walker {
       else if (to) fileLinks.push({ ...link, real: to.real });
     }
     for (const link of fileLinks) await this.#takeLinked(link, found);
-    return found.sort((a, b) => byCode(a.name, b.name));
+    const keyed = found.map((image) => ({ image, name: composed(image.name) }));
+    return keyed.sort((a, b) => byCode(a.name, b.name) || byCode(a.image.name, b.image.name)).map(({ image }) => image);
   }
 
   /** Reads a folder and those in it; links are put aside. */

@@ -1,5 +1,6 @@
 /** Which class of a network is which of a data set: by their names, where both have any. */
 import type { AnyDataset } from "../data/dataset.js";
+import { composed } from "../data/walk.js";
 import { RevNetError } from "../errors.js";
 import type { NetworkSpec } from "./spec.js";
 
@@ -12,14 +13,15 @@ const listed = (names: readonly string[]) => `${names.slice(0, SHOWN).join(", ")
 
 /**
  * The network's label of each class of the data; undefined where labels mean the same in both. Data may lack some of the network's classes.
- * @param own the network's names, where they are known
+ * @param names the network's names, where they are known
  * @throws RevNetError ERR_INVALID_ARGUMENT naming the classes that the network has not
  */
 export function matchClasses(
   { name, classes: count }: NetworkSpec,
-  own: readonly string[] | undefined,
-  { name: data, classes }: Pick<AnyDataset, "name" | "classes">,
+  names: readonly string[] | undefined,
+  { name: data, classes: given }: Pick<AnyDataset, "name" | "classes">,
 ): Int32Array | undefined {
+  const [own, classes] = [names?.map(composed), given.map(composed)];
   if (own === undefined || isNumbered(own) || isNumbered(classes)) {
     if (classes.length === count) return undefined;
     throw new RevNetError(

@@ -107,6 +107,7 @@ describe("arm64, emulated", function () {
     };
     const whole = await train(HERE, "whole", 8);
     expect(whole.steps).to.deep.equal([1, 2, 3, 4, 5, 6, 7, 8]);
+    expect(whole.weightsSha256).to.match(/^[0-9a-f]{64}$/);
     const parts = [await train(HERE, "parts", 2), await train(machine, "parts", 5), await train(HERE, "parts", 8, "avx2")];
     for (const { steps } of parts) expect(steps).not.to.deep.equal([]);
     expect(parts.flatMap(({ steps }) => steps)).to.deep.equal(whole.steps);

@@ -15,7 +15,7 @@ async function main(model: string, outDir: string, last: number): Promise<void> 
     for await (const event of run)
       if (event.type === "step") {
         steps.push(event.step);
-        if (event.step === last) stop.abort();
+        if (event.step === last && last < options.steps) stop.abort();
       }
     const { network, summary } = await run;
     network.dispose();
