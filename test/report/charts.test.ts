@@ -140,6 +140,17 @@ describe("charts of steps", () => {
     }
   });
 
+  it("say what they show, in which units, and where their axes begin", () => {
+    const charts = stepCharts([run(steps(3))], [""]);
+    expect(charts.map(({ id, title, xLabel, yLabel, unit, yTop }) => [id, title, xLabel, yLabel, unit, yTop])).to.deep.equal([
+      ["loss", "Loss", "step", "cross-entropy", "", null],
+      ["error", "Error", "step", "classified wrongly", " %", null],
+      ["learning-rate", "Learning rate", "step", "", "", null],
+      ["throughput", "Throughput", "step", "images/s", "", 0],
+    ]);
+    expect(charts.map(({ note }) => note)).to.deep.equal(["", "", "", "Images a second while training, without evaluations."]);
+  });
+
   it("bridge losses that were not finite", () => {
     const values = steps(4).map((row, i) => ({ ...row, loss: [null, 4, null, 2][i]! }));
     const charts = stepCharts([run(values)], [""]);

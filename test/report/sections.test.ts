@@ -5,7 +5,7 @@ import { parse } from "node-html-parser";
 import type { Analysis } from "../../lib/report/analysis.js";
 import { type Html, html } from "../../lib/report/html.js";
 import type { RunFiles, SummaryRow } from "../../lib/report/run-files.js";
-import { evaluation, leftOut, memory, reconstruction, state, tiles, verification } from "../../lib/report/sections.js";
+import { evaluation, leftOut, memory, reconstruction, settings, state, tiles, verification } from "../../lib/report/sections.js";
 import { analysis } from "./fixtures.js";
 
 const text = (part: Html) => parse(part.source).text.replace(/\s+/g, " ").trim();
@@ -146,6 +146,14 @@ describe("sentences of a report", () => {
     expect(text(leftOut(broken(100), undefined))).to.not.include("more, in");
     expect(text(leftOut(broken(101), undefined))).to.include("And 1 more, in metrics.jsonl");
     expect(cells(leftOut(broken(101), undefined))).to.have.length(101);
+    const unused = (count: number) => ({ count, reasons: [{ reason: "hidden", count, files: ["a/.x", "b/.y"] }] });
+    expect(text(leftOut(broken(0), unused(1)))).to.match(/^Left out ?1 entry of the folder is not used/);
+    expect(text(leftOut(broken(0), unused(1234)))).to.match(/^Left out ?1,234 entries of the folder are not used/);
+    expect(cells(leftOut(broken(0), unused(1234)))).to.deep.equal([
+      ["why", "how many", "the first"],
+      ["hidden", "1,234", "a/.x\nb/.y"],
+    ]);
+    expect(text(leftOut(broken(1), unused(0)))).to.not.include("of the folder");
   });
 });
 
@@ -207,6 +215,40 @@ describe("figures of a report", () => {
       "out of range": ["1,234", "values of the streams"],
       "left out": ["1", "images that cannot be decoded"],
     });
+  });
+
+  it("show settings by the path of their keys, lists in a row unless they hold more than values", () => {
+    const given = {
+      model: { filters: [4, 8], units: [] },
+      schedule: [{ at: 1, rate: 0.5 }, 3],
+      seed: 1234567890123,
+      rate: 0.30000000000000004,
+      outDir: null,
+      augment: { flip: true },
+    };
+    const rows = cells(settings({ settings: given, summary: undefined } as unknown as RunFiles));
+    expect(rows.filter(([name]) => name !== "")).to.deep.equal([
+      ["model.filters", "4, 8"],
+      ["model.units", ""],
+      ["schedule.0.at", "1"],
+      ["schedule.0.rate", "0.5"],
+      ["schedule.1", "3"],
+      ["seed", "1234567890123"],
+      ["rate", "0.3"],
+      ["outDir", "–"],
+      ["augment.flip", "true"],
+    ]);
+    const finished = cells(
+      settings({
+        settings: {},
+        summary: { parameters: 1234, weightsSha256: "ab", reconstruction: { outOfRange: 5678 } },
+      } as unknown as RunFiles),
+    );
+    expect(finished.slice(-3)).to.deep.equal([
+      ["parameters", "1,234"],
+      ["weights SHA-256", "ab"],
+      ["values out of range", "5,678"],
+    ]);
   });
 
   it("draw bytes as parts of the longest bar", () => {
