@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { expect } from "chai";
 import type { Split } from "../../lib/data/dataset.js";
@@ -54,6 +55,14 @@ describe("shapes", () => {
     expect(Buffer.compare(a!.train.images, b!.train.images)).to.equal(0);
     expect(Buffer.compare(a!.train.images, c!.train.images)).to.not.equal(0);
     expect(Buffer.compare(a!.train.images, a!.test.images)).to.not.equal(0);
+  });
+
+  it("has the same bits everywhere and for ever, as figures that were published need", async () => {
+    const { train, test } = await openDataset("shapes", { trainCount: 40, testCount: 20, seed: 5 });
+    expect([train, test].map(({ images }) => createHash("sha256").update(images).digest("hex"))).to.deep.equal([
+      "343a488da4541d729e7a6c34ffb6cb7427469b70f369513ed546f2987ca5d55a",
+      "09672a3c8d35fde24955e8758acdcbbfe9258115f921fec7c63a70127001c3a6",
+    ]);
   });
 
   it("lets the event loop turn while it is drawn", async () => {
