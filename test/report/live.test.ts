@@ -6,6 +6,7 @@ import { connect, type Socket } from "node:net";
 import { networkInterfaces, tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
+import { parse } from "node-html-parser";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { type TrainingEvent, type TrainOptions, trainRevNet } from "../../lib/index.js";
 import { contentOf } from "../../lib/report/content.js";
@@ -81,6 +82,24 @@ describe("the live page's server", () => {
     expect(
       (await get(server.url.replace("127.0.0.1", "localhost"), { Host: `localhost:${new URL(server.url).port}` })).status,
     ).to.equal(200);
+  });
+
+  it("forbids browsers to keep it, to frame it, to guess what it is, and to tell where they come from", async () => {
+    const { headers, body } = await fetch(at((url) => void (url.pathname = "/events")));
+    await body!.cancel();
+    const page = (await fetch(server.url)).headers;
+    const refused = (await fetch(at((url) => url.searchParams.delete("token")))).headers;
+    for (const each of [headers, page, refused])
+      for (const [name, value] of [
+        ["cache-control", "no-store"],
+        ["content-security-policy", "frame-ancestors 'none'"],
+        ["cross-origin-resource-policy", "same-origin"],
+        ["referrer-policy", "no-referrer"],
+        ["x-content-type-options", "nosniff"],
+      ] as const)
+        expect(each.get(name), name).to.equal(value);
+    expect(headers.get("content-type")).to.equal("text/event-stream");
+    expect(refused.get("content-type")).to.equal("text/plain; charset=utf-8");
   });
 
   it("has another token each time", async () => {
@@ -228,6 +247,75 @@ describe("the live page's content", () => {
     const written = contentOf(files).charts.find(({ id }) => id === "learning-rate");
     expect(charts.find(({ id }) => id === "learning-rate")).to.deep.equal(written);
     expect(JSON.stringify(charts)).to.not.include("NaN");
+  });
+
+  it("has tiles with the means of the last 20 steps, and sentences on where the run is", async () => {
+    const config = { model: { name: "x", kind: "revnet", units: [1] }, batchSize: 30, steps: 1000 };
+    const none = { parameters: 0, gradients: 0, optimizer: 0, workspace: 0, data: 0 };
+    const memory = { ...none, activations: 2048, total: 4096 };
+    const liveOf = (more: object = {}) => new LiveRun({ folder: undefined, config, settings: {}, memory, resumedFrom: 0, ...more });
+    const part = (live: LiveRun, id: string) => parse(live.content().parts.find((one) => one.id === id)!.html.source);
+    const tiles = (live: LiveRun) =>
+      Object.fromEntries(
+        part(live, "tiles")
+          .querySelectorAll("div")
+          .map((div) => [div.querySelector("dt")!.text, div.querySelectorAll("dd").map((dd) => dd.text)]),
+      );
+    const live = liveOf();
+    expect(tiles(live)).to.deep.equal({
+      step: ["0 of 1,000", "0.00 %"],
+      "training loss": ["–", "error –"],
+      "test error": ["–", "none yet"],
+      throughput: ["–", "no steps yet"],
+      "activation memory": ["2.0 KiB", "planned"],
+      "memory in all": ["4.0 KiB", "planned"],
+    });
+    expect(part(live, "state").text.trim()).to.equal("Training. Nothing is written to disk.");
+
+    const step = (n: number, loss: number, milliseconds: number) =>
+      live.take({ type: "step", step: n, loss, error: n % 2, learningRate: 0.1, milliseconds });
+    // The first five are no longer among the last ones.
+    for (let n = 1; n <= 25; n++) step(n, n <= 5 ? 1000 : n, n <= 5 ? 1e6 : 60);
+    live.take({ type: "validation", step: 20, loss: 1.5, error: 0.25 });
+    live.take({ type: "validation", step: 1234, loss: 2.5, error: 0.125 });
+    live.take({ type: "outOfRange", step: 20, count: 1000 });
+    live.take({ type: "outOfRange", step: 21, count: 234 });
+    for (const file of ["a", "b", "a"]) live.take({ type: "brokenImage", file, reason: "cut" });
+    expect(tiles(live)).to.deep.equal({
+      step: ["25 of 1,000", "2.50 %, about 0:59 to go"],
+      "training loss": ["15.5000", "error 50.00 %"],
+      "test error": ["12.50 %", "loss 2.5000, step 1,234"],
+      throughput: ["500 images/s", "60.0 ms a step"],
+      "activation memory": ["2.0 KiB", "planned"],
+      "memory in all": ["4.0 KiB", "planned"],
+      "out of range": ["1,234", "values of the streams"],
+      "left out": ["2", "images that cannot be decoded"],
+    });
+    step(26, Number.NaN, 60);
+    expect(tiles(live)["training loss"]![0]).to.equal("–");
+    expect(tiles(liveOf({ settings: { verifyEvery: 5 } }))["activation memory"]![1]).to.equal("with what verifying stores");
+    expect(part(liveOf({ folder: "runs/a", resumedFrom: 1200 }), "state").text.trim()).to.equal(
+      "Training, since step 1,200 after a resume. Its folder: runs/a",
+    );
+    await live.end({ sentence: "The run has ended.", report: "runs/a/report.html" });
+    expect(part(live, "state").text.trim()).to.equal(
+      "The run has ended. This page is no longer live. Open the report in the browser as a file: runs/a/report.html",
+    );
+    expect(tiles(live).step).to.deep.equal(["26 of 1,000", "2.60 %"]);
+  });
+
+  it("compares its memory with what storing activations would take, once that is planned", async () => {
+    const config = { model: { name: "x", kind: "revnet", units: [1] }, batchSize: 4, steps: 10 };
+    const memory = { parameters: 0, gradients: 0, optimizer: 0, activations: 1, workspace: 0, data: 0, total: 1 };
+    const live = new LiveRun({ folder: undefined, config, settings: {}, memory, resumedFrom: 0 });
+    await live.plan({
+      spec: TINY_REVNET,
+      options: { batchSize: 4, streams: "fixed", device: "cpu", threads: 1 },
+    });
+    const { parts, charts } = live.content();
+    expect(parts.find(({ id }) => id === "tiles")!.html.source).to.match(/stored: \d+\.\d times as much/);
+    expect(charts.map(({ id }) => id)).to.include("memory-depth");
+    expect(parts.map(({ id }) => id)).to.include("memory");
   });
 
   it("says how long it will take, until there is nothing left to do", async () => {
