@@ -132,6 +132,37 @@ describe("folders of classes", () => {
     });
   });
 
+  it("are none in what systems and programs hide, at any depth and in any case", async () => {
+    const hidden = [
+      ".git",
+      "@eaDir",
+      "@Recycle",
+      "#recycle",
+      "#snapshot",
+      "__MACOSX",
+      "$RECYCLE.BIN",
+      "System Volume Information",
+      "lost+found",
+    ];
+    for (const name of ["a", "b"]) await write(name, numbered(4));
+    for (const name of hidden) {
+      await write(name, ["1.png"]);
+      await write(`a/${name}`, ["1.png"]);
+      await write(`b/deep/deeper/${name}`, ["1.png"]);
+    }
+    await write("a", [".x.png"]);
+    const listing = await listFolder(folder, { share: "none" });
+    expect(listing.classes).to.deep.equal(["a", "b"]);
+    expect(byClass(listing.train)).to.deep.equal([4, 4]);
+    const where = ["", "a/", "b/deep/deeper/"].flatMap((at) => hidden.map((name) => `${at}${name}`));
+    expect(listing.leftOut.map(({ file, reason }) => [path.relative(folder, file), reason]).sort()).to.deep.equal(
+      [...where, "a/.x.png"].map((name) => [name, "hidden"]).sort(),
+    );
+    // Names that merely look like these.
+    for (const name of ["@eadirs", "recycle", "lost+found2"]) await write(`a/${name}`, ["1.png"]);
+    expect(byClass((await listFolder(folder, { share: "none" })).train)).to.deep.equal([7, 4]);
+  });
+
   it("follow links, and enter no folder twice", async () => {
     const outside = path.join(folder, "../", `${path.basename(folder)}-outside`);
     try {
