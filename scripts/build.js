@@ -19,7 +19,7 @@ const { empty, hashSources, staleness, writeStamp } = require("./build-folder.js
 
 const root = path.resolve(__dirname, "..");
 /** What CMake's lists, its patterns or the generators take for something else than a part of a path. Paired brackets are none. */
-const UNBUILDABLE = process.platform === "win32" ? /[;$]/ : /[;$"|?:\\]|\p{Cc}/u;
+const UNBUILDABLE = /[;$"|?:\\]|\p{Cc}/u;
 /** The environment's part in what is compiled and how. */
 const ENVIRONMENT = [
   ...[
@@ -88,9 +88,8 @@ function checkCMake() {
   return stdout.split("\n", 1)[0];
 }
 
-/** @returns CMake's generator: Ninja where there is one; undefined: cmake-js chooses */
+/** @returns CMake's generator: Ninja where there is one */
 function checkMake() {
-  if (process.platform === "win32") return undefined;
   if (process.env.CMAKE_GENERATOR) return process.env.CMAKE_GENERATOR;
   if (!run("ninja", ["--version"]).error) return "Ninja";
   if (["make", "gmake"].some((tool) => !run(tool, ["--version"]).error)) return "Unix Makefiles";
@@ -107,10 +106,9 @@ function find(program) {
 
 /**
  * Compiles a small C++20 program with the compiler that CMake would take: the first of CXX, c++, g++, clang++.
- * @returns the program, what CXX adds to it, and its version; undefined: CMake finds it
+ * @returns the program, what CXX adds to it, and its version
  */
 function checkCompiler(chosen = process.env.CXX) {
-  if (process.platform === "win32") return undefined; // CMake finds Visual Studio by means of its own, and says so where it is missing.
   const advice = { debian: "g++ make", fedora: "gcc-c++ make", macos: "xcode-select --install" };
   const source =
     "#include <concepts>\n#include <vector>\ntemplate <std::integral T> T twice(T x) { return 2 * x; }\nint main() { return twice(0); }\n";
@@ -170,6 +168,8 @@ function checkAddon(file) {
  * environment's does not matter. `foreign`: another processor's addon, which cannot be loaded here.
  */
 function buildNative(output, args = [], { cxx, cuda, foreign = false } = {}) {
+  if (process.platform === "win32")
+    fail("revnet does not support Windows itself: install it inside WSL2, where it runs as on Linux (https://aka.ms/wslinstall).");
   const cmake = checkCMake();
   const compiler = checkCompiler(cxx);
   const generator = checkMake();
@@ -180,9 +180,9 @@ function buildNative(output, args = [], { cxx, cuda, foreign = false } = {}) {
   if (fs.existsSync(folder) && !fs.statSync(folder).isDirectory())
     fail(`revnet: '${folder}' is a file, where the folder of the build is to be: remove it.`);
 
-  const chosen = [...(generator ? ["--generator", generator] : []), `--CDREVNET_NODE_ADDON_API=${headers}`, ...args];
+  const chosen = ["--generator", generator, `--CDREVNET_NODE_ADDON_API=${headers}`, ...args];
   // With what CXX adds, CMake has to read it itself; cmake-js wants both or neither.
-  if (compiler && compiler.args.length === 0 && !foreign) chosen.push("--cxx", compiler.file, "--cc", compiler.file);
+  if (compiler.args.length === 0 && !foreign) chosen.push("--cxx", compiler.file, "--cc", compiler.file);
   const settings = {
     processor: `${process.platform}-${process.arch}`,
     CMake: cmake,
@@ -253,7 +253,7 @@ const targets = {
   clang: () => buildNative("build-clang", [], { cxx: process.env.CXX ?? "clang++", cuda: "off" }),
   arm64: () =>
     buildNative("build-arm64", [`--CDCMAKE_TOOLCHAIN_FILE=${path.join(root, "cmake", "aarch64-linux-gnu.cmake")}`], {
-      cxx: "aarch64-linux-gnu-g++",
+      cxx: process.env.REVNET_ARM64_CXX ?? "aarch64-linux-gnu-g++",
       cuda: "off",
       foreign: true,
     }),

@@ -14,7 +14,7 @@ const model = path.join("examples", "revnet-shapes.json");
 
 function step(title, command, args) {
   console.log(`\n== ${title}\n$ ${[path.basename(command), ...args].join(" ")}`);
-  const { status, error } = spawnSync(command, args, { cwd: root, stdio: "inherit", shell: process.platform === "win32" });
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: "inherit" });
   if (error) throw error;
   if (status !== 0) process.exit(status ?? 1);
 }

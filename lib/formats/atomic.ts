@@ -39,7 +39,7 @@ export async function writeFileAtomically(file: string, chunks: readonly Uint8Ar
 }
 
 /**
- * What was written is on the disk. By the descriptor: the file handles that Yarn's Plug'n'Play puts in place of Node.js's cannot do it.
+ * What was written is on the disk, of macOS too, where Node.js asks for more than fsync (F_FULLFSYNC). By the descriptor: the file handles that Yarn's Plug'n'Play puts in place of Node.js's cannot do it.
  * Rejects with the system's error.
  */
 export async function flush(handle: fs.FileHandle): Promise<void> {

@@ -1,22 +1,14 @@
 #include "file_lock.h"
 
+#include <sys/file.h>
+
 #include <cerrno>
 #include <string>
 #include <system_error>
 
 #include "error.h"
 
-#ifndef _WIN32
-#include <sys/file.h>
-#endif
-
 namespace revnet {
-
-#ifdef _WIN32
-
-FileLock lockFile(int) { return FileLock::Unsupported; }
-
-#else
 
 FileLock lockFile(int descriptor) {
   int result;
@@ -36,7 +28,5 @@ FileLock lockFile(int descriptor) {
     default: throw Error("ERR_FILE", std::generic_category().message(error));
   }
 }
-
-#endif
 
 }  // namespace revnet

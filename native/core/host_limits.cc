@@ -1,12 +1,13 @@
 #include "host_limits.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <fstream>
 #include <sstream>
 #include <thread>
-
-#ifndef _WIN32
-#include <sys/resource.h>
+#if defined(__APPLE__)
+#include <mach/mach.h>
 #endif
 
 namespace revnet {
@@ -104,18 +105,32 @@ uint64_t addressReserve(unsigned threads) {
 
 namespace {
 
-uint64_t freeMemory(uint64_t promised, const std::string& root, uint64_t reserve) {
+// Of the whole machine: what nobody uses, and what would be given up.
+uint64_t freeSystemMemory([[maybe_unused]] const std::string& root) {
+#if defined(__APPLE__)
+  const mach_port_t host = mach_host_self();
+  vm_size_t pageBytes = 0;
+  vm_statistics64_data_t pages{};
+  mach_msg_type_number_t words = HOST_VM_INFO64_COUNT;
+  const bool known = host_page_size(host, &pageBytes) == KERN_SUCCESS &&
+                     host_statistics64(host, HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &words) == KERN_SUCCESS;
+  mach_port_deallocate(mach_task_self(), host);
+  return known ? (uint64_t{pages.free_count} + pages.inactive_count + pages.purgeable_count) * pageBytes : kNoLimit;
+#else
   const uint64_t kibibytes = readNumber(root + "/proc/meminfo", "MemAvailable:", kNoLimit);
-  uint64_t least = std::min(kibibytes == kNoLimit ? kNoLimit : kibibytes * 1024, freeCgroupMemory(root));
+  return kibibytes == kNoLimit ? kNoLimit : kibibytes * 1024;
+#endif
+}
+
+uint64_t freeMemory(uint64_t promised, const std::string& root, uint64_t reserve) {
+  uint64_t least = std::min(freeSystemMemory(root), freeCgroupMemory(root));
   if (least != kNoLimit) least = difference(least, promised);
-#ifndef _WIN32
   const auto limitOf = [](auto resource) {
     rlimit limit{};
     return getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ? kNoLimit : uint64_t{limit.rlim_cur};
   };
   const uint64_t addresses = freeAddressSpace(root, limitOf(RLIMIT_AS), limitOf(RLIMIT_DATA));
   if (addresses != kNoLimit) least = std::min(least, difference(addresses, reserve));
-#endif
   return least;
 }
 
