@@ -11,7 +11,7 @@ const path = require("node:path");
 const STAMP = "revnet-build.json";
 /** What CMake, its generators and this file write there; nothing else is ever removed. */
 const OURS =
-  /^(CMakeCache\.txt|CMakeFiles|Release|Debug|build\.ninja|\.ninja_(deps|log)|Makefile|cmake_install\.cmake|compile_commands\.json|revnet-build\.json|node\.lib|.*\.(vcxproj(\.filters|\.user)?|slnx?))$/;
+  /^(CMakeCache\.txt|CMakeFiles|Release|Debug|build\.ninja|\.ninja_(deps|log)|Makefile|cmake_install\.cmake|compile_commands\.json|revnet-build\.json)$/;
 /** Settings that hold until the environment says something else, as CMakeLists.txt and cmake/cuda.cmake have them. */
 const KEPT = /^(REVNET_CUDA|REVNET_CUDA_ARCHITECTURES):[A-Z]+=(.*)$/gm;
 
