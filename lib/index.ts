@@ -38,11 +38,12 @@ export { createNetwork, loadNetwork, Network, type NetworkOptions } from "./netw
 export type { RealArray } from "./network/parameters.js";
 export type { TrainingOptions } from "./network/preparation.js";
 export type { LossAndGradients, Reconstruction } from "./network/probe.js";
-export type { AugmentRecipe, OptimizerRecipe, Recipe, ScheduleRecipe } from "./network/recipe.js";
+export type { AugmentRecipe, OptimizerRecipe, Recipe } from "./network/recipe.js";
 export type { Activations, Streams } from "./network/recorder.js";
 export type { NetworkSpec } from "./network/spec.js";
 export type { StepBatch, StepResult, StepSettings, TrainingStep } from "./network/training-step.js";
 export type { BlockError } from "./network/verification.js";
+export type { Schedule, ScheduleName, ScheduleRecipe } from "./schedules/index.js";
 export type { AcceptedChange } from "./training/data-record.js";
 export type {
   BrokenImageEvent,
@@ -63,6 +64,5 @@ export type {
 export { checkGradients, type GradientCheck } from "./training/gradient-check.js";
 export type { TrainOptions } from "./training/options.js";
 export type { History, TrainingResult, TrainingRun } from "./training/run.js";
-export type { Schedule, ScheduleName } from "./training/schedule.js";
 export type { Summary } from "./training/summary.js";
 export { trainRevNet } from "./training/train.js";

@@ -1,6 +1,7 @@
 /** revnet train */
 import { RevNetError } from "../errors.js";
 import { memoryPlan } from "../network/memory.js";
+import { SCHEDULE_NAMES } from "../schedules/index.js";
 import { cosineText, shortNumber } from "../text.js";
 import type { VerificationEvent } from "../training/events.js";
 import type { TrainOptions } from "../training/options.js";
@@ -20,7 +21,7 @@ const FLAGS = {
   "learning-rate": { type: "number", help: "base learning rate (default: the model's recipe)" },
   momentum: { type: "number", help: "of SGD (default: the model's recipe)" },
   "weight-decay": { type: "number", help: "of conv and linear weights (default: the model's recipe)" },
-  schedule: { type: "string", value: "NAME", help: "step, constant or cosine (default: the model's recipe)" },
+  schedule: { type: "string", value: "NAME", help: `${SCHEDULE_NAMES.join(", ")} (default: the model's recipe)` },
   "no-augment": { type: "boolean", help: "no random shifts, crops and flips" },
   activations: { type: "string", value: "MODE", help: "reversible (default) or stored; the weights are the same" },
   streams: { type: "string", value: "KIND", help: "fixed (default, exact) or float32 (drifts)" },

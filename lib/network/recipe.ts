@@ -1,6 +1,7 @@
 /** How a network is meant to be trained: the part of a model's JSON that the trainer's defaults come from. */
 import { RevNetError } from "../errors.js";
-import { checkBoolean, checkChoice, checkInteger, checkKeys, checkNumber, describe } from "../validation.js";
+import { checkSchedule, type ScheduleRecipe } from "../schedules/index.js";
+import { checkBoolean, checkInteger, checkKeys, checkNumber } from "../validation.js";
 
 /** SGD: v = momentum v + (g + weightDecay w); w -= learningRate v. Weight decay is for conv and linear weights only. */
 export interface OptimizerRecipe {
@@ -10,14 +11,6 @@ export interface OptimizerRecipe {
   readonly momentum: number;
   readonly weightDecay: number;
 }
-
-/** The learning rate over a run; positions are fractions of all steps, so that a shorter run keeps the shape. */
-export type ScheduleRecipe =
-  | { readonly type: "constant" }
-  /** Half a cosine from the learning rate down to 0. */
-  | { readonly type: "cosine" }
-  /** Multiplied by `gamma` from each milestone on. */
-  | { readonly type: "step"; readonly milestones: readonly number[]; readonly gamma: number };
 
 /** Training images are zero-padded on each side, cropped back at random, and mirrored with probability 1/2. */
 export interface AugmentRecipe {
@@ -66,23 +59,6 @@ export function checkOptimizer(value: unknown, what: string, code = CODE): Optim
     momentum: checkNumber(value.momentum, 0, 1, `${what}.momentum`, code),
     weightDecay: checkNumber(value.weightDecay, 0, 1e6, `${what}.weightDecay`, code),
   };
-}
-
-export function checkSchedule(value: unknown, what: string, code = CODE): ScheduleRecipe {
-  checkKeys(value, ["type", "milestones", "gamma"], what, code);
-  const type = checkChoice(value.type, ["constant", "cosine", "step"], `${what}.type`, code);
-  if (type !== "step") {
-    checkKeys(value, ["type"], `${what} (${type})`, code);
-    return { type };
-  }
-  const { milestones } = value;
-  if (!Array.isArray(milestones) || milestones.length > 1000)
-    throw new RevNetError(code, `${what}.milestones: expected an array of fractions of the run, got ${describe(milestones)}`);
-  const fractions = Array.from(milestones, (entry: unknown, i) => checkNumber(entry, 0, 1, `${what}.milestones[${i}]`, code));
-  for (let i = 1; i < fractions.length; ++i)
-    if (fractions[i]! < fractions[i - 1]!)
-      throw new RevNetError(code, `${what}.milestones: expected ascending fractions of the run`);
-  return { type, milestones: fractions, gamma: checkNumber(value.gamma, 0, 1, `${what}.gamma`, code) };
 }
 
 export function checkAugment(value: unknown, what: string, code = CODE): AugmentRecipe {

@@ -18,8 +18,8 @@ import {
 import { ACTIVATIONS, type Activations, STREAMS, type Streams } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
 import { processorCount } from "../processors.js";
+import { resolveSchedule, type Schedule, type ScheduleName } from "../schedules/index.js";
 import { checkBoolean, checkChoice, checkInteger, checkKeys, describe } from "../validation.js";
-import { resolveSchedule, type Schedule, type ScheduleName } from "./schedule.js";
 
 export interface TrainOptions {
   /** A published model's name, a path to a JSON file, or a spec. Named models take the data's number of classes. */

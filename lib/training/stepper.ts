@@ -4,9 +4,9 @@
  */
 import type { BrokenImage } from "../data/dataset.js";
 import type { StepResult, TrainingStep } from "../network/training-step.js";
+import { learningRateAt } from "../schedules/index.js";
 import type { Fed, Feed } from "./feed.js";
 import type { Settings } from "./options.js";
-import { learningRateAt } from "./schedule.js";
 
 /** Milliseconds of a step from which on there is little to gain, and an abort would have to wait for the step that was started ahead. */
 const LONG = 50;

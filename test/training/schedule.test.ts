@@ -1,6 +1,6 @@
 import { expect } from "chai";
+import { learningRateAt, resolveSchedule, SCHEDULE_NAMES } from "../../lib/schedules/index.js";
 import { Batches } from "../../lib/training/batches.js";
-import { learningRateAt, resolveSchedule } from "../../lib/training/schedule.js";
 
 const rates = (schedule: Parameters<typeof learningRateAt>[0], steps: number) =>
   Array.from({ length: steps }, (_, step) => learningRateAt(schedule, 1, step, steps));
@@ -37,6 +37,10 @@ describe("schedules", () => {
     expect(resolveSchedule("step", "ERR_X")).to.deep.equal({ type: "step", milestones: [0.5, 0.75], gamma: 0.1 });
     expect(resolveSchedule("cosine", "ERR_X")).to.deep.equal({ type: "cosine" });
     expect(resolveSchedule("constant", "ERR_X")).to.deep.equal({ type: "constant" });
+    for (const name of SCHEDULE_NAMES)
+      expect(resolveSchedule(resolveSchedule(name, "ERR_X"), "ERR_X")).to.have.property("type", name);
+    expect(() => resolveSchedule({ type: "cosine", gamma: 0.1 }, "ERR_X")).to.throw(/^schedule \(cosine\): unknown key 'gamma'/);
+    expect(() => resolveSchedule({ typ: "cosine" }, "ERR_X")).to.throw(/did you mean 'type'/);
     expect(() => resolveSchedule(5, "ERR_X")).to.throw(/^schedule: /);
     expect(() => resolveSchedule("cosin", "ERR_X")).to.throw(/did you mean 'cosine'/);
     expect(() => resolveSchedule({ type: "step", milestones: [0.75, 0.5], gamma: 0.1 }, "ERR_X")).to.throw(/ascending/);
