@@ -20,6 +20,7 @@ const SUITES = {
   "lib/data": ["data/!(download|image-folder|shapes).test.js"],
   "lib/files": ["files/*.test.js"],
   "lib/formats": ["formats/*.test.js"],
+  "lib/schedules": ["training/schedule.test.js"],
   "lib/report": ["report/*.test.js", "formats/tfevents.test.js"],
   "lib/cli": ["cli/!(cli|data|export|names).test.js"],
   "lib/training": ["training/!(checkpoints|fuzz|image-folder|kill|resident|training|verification|writes).test.js"],

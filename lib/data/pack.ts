@@ -14,9 +14,9 @@ import * as fs from "node:fs/promises";
 import path from "node:path";
 import { crc32 } from "node:zlib";
 import { RevNetError } from "../errors.js";
+import { flush, temporaryName } from "../files/atomic.js";
 import { parseJson } from "../files/json.js";
 import { isAbsent, OpenFile } from "../files/open.js";
-import { flush, temporaryName } from "../formats/atomic.js";
 import type { ImageFile } from "./folder.js";
 import type { Shape } from "./picture.js";
 

@@ -4,7 +4,7 @@
  */
 import { types } from "node:util";
 import { RevNetError } from "../errors.js";
-import { writeFileAtomically } from "./atomic.js";
+import { writeFileAtomically } from "../files/atomic.js";
 import { Message } from "./protobuf.js";
 
 /** The operators' version, and the oldest version of the file format that knows it. */

@@ -9,9 +9,9 @@ import { createHash } from "node:crypto";
 import { types } from "node:util";
 import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
+import { writeFileAtomically } from "../files/atomic.js";
 import { parseJson } from "../files/json.js";
 import { OpenFile } from "../files/open.js";
-import { writeFileAtomically } from "./atomic.js";
 
 export type TensorData = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
 

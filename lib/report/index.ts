@@ -1,6 +1,6 @@
 /** Reports on runs, made from their files: report.html of one run, or a page that compares several. */
 import path from "node:path";
-import { writeFileAtomically } from "../formats/atomic.js";
+import { writeFileAtomically } from "../files/atomic.js";
 import { printableJson } from "../text.js";
 import { analyse, type Findings } from "./analysis.js";
 import { stepCharts } from "./charts.js";

@@ -1,7 +1,7 @@
 /** A run's metrics as a file that TensorBoard reads. */
 import path from "node:path";
 import { Pacer } from "../data/pacer.js";
-import { makeFolder, removeTemporaryFiles, writeFileAtomically } from "../formats/atomic.js";
+import { makeFolder, removeTemporaryFiles, writeFileAtomically } from "../files/atomic.js";
 import { encodeEvent, fileHeader, type ScalarEvent } from "../formats/tfevents.js";
 import type { RunFiles } from "./run-files.js";
 

@@ -7,9 +7,9 @@ import type { Contents, FileRecord } from "../data/contents.js";
 import type { AnyDataset } from "../data/dataset.js";
 import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
+import { makeFolder, writeFileAtomically } from "../files/atomic.js";
 import { parseJson } from "../files/json.js";
 import { decodeText, isAbsent, readFile } from "../files/open.js";
-import { makeFolder, writeFileAtomically } from "../formats/atomic.js";
 import type { Identity } from "./identity.js";
 
 /** Options of a run's identity that are about its data. */

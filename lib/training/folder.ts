@@ -5,8 +5,8 @@
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import { RevNetError } from "../errors.js";
+import { isTemporary, makeFolder, removeTemporaryFiles, writeFileAtomically } from "../files/atomic.js";
 import { readJson } from "../files/json.js";
-import { isTemporary, makeFolder, removeTemporaryFiles, writeFileAtomically } from "../formats/atomic.js";
 import { printableJson } from "../text.js";
 import { type Checkpoint, readCheckpoint } from "./checkpoint.js";
 import { FolderLock } from "./lock.js";

@@ -1,8 +1,8 @@
 /** metrics.jsonl: one line for each step, validation, verification, epoch and broken image, in order. */
 import * as fs from "node:fs/promises";
 import { Pacer } from "../data/pacer.js";
+import { flush } from "../files/atomic.js";
 import { isAbsent, OpenFile } from "../files/open.js";
-import { flush } from "../formats/atomic.js";
 import { printableJson } from "../text.js";
 import type { BrokenImageEvent, EpochEvent, OutOfRangeEvent, StepEvent, ValidationEvent, VerificationEvent } from "./events.js";
 

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from "no
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
-import { flush, makeFolder, removeTemporaryFiles, writeFileAtomically } from "../../lib/formats/atomic.js";
+import { flush, makeFolder, removeTemporaryFiles, writeFileAtomically } from "../../lib/files/atomic.js";
 import { expectClosed } from "../support/descriptors.js";
 import { rejection } from "../support/errors.js";
 
