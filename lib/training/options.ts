@@ -138,7 +138,7 @@ const DEFAULT_RECIPE: Recipe = {
 };
 
 const CODE = "ERR_INVALID_ARGUMENT";
-const KEYS = [
+export const KEYS = [
   "model",
   "data",
   "dataDir",

@@ -2,7 +2,7 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { RevNetError } from "../../lib/errors.js";
 import { openDataset } from "../../lib/index.js";
-import { resolveOptions } from "../../lib/training/options.js";
+import { KEYS, resolveOptions } from "../../lib/training/options.js";
 import { TINY_REVNET, tinyDataset } from "../support/tiny.js";
 
 const RUNS = Number(process.env.REVNET_FUZZ_RUNS ?? 500);
@@ -14,32 +14,6 @@ const anything = fc.anything({
   withNullPrototype: true,
   withSparseArray: true,
 });
-const names = [
-  "model",
-  "data",
-  "dataDir",
-  "trainCount",
-  "testCount",
-  "epochs",
-  "steps",
-  "batchSize",
-  "seed",
-  "device",
-  "activations",
-  "streams",
-  "precision",
-  "optimizer",
-  "schedule",
-  "augment",
-  "validateEvery",
-  "patience",
-  "outDir",
-  "checkpointEvery",
-  "keepCheckpoints",
-  "resume",
-  "threads",
-  "signal",
-];
 
 /** The call returns, or throws a RevNetError with a code. */
 async function orderly(call: () => unknown): Promise<void> {
@@ -57,7 +31,7 @@ describe("malformed options", function () {
 
   it("give a RevNetError, whichever option holds whatever value", () =>
     fc.assert(
-      fc.asyncProperty(fc.constantFrom(...names), anything, (name, value) =>
+      fc.asyncProperty(fc.constantFrom(...KEYS), anything, (name, value) =>
         orderly(() => resolveOptions({ model: TINY_REVNET, data: tinyDataset(1, 1), [name]: value } as never)),
       ),
       { seed: 1, numRuns: RUNS },
