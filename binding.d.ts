@@ -91,8 +91,10 @@ export interface DeviceOptions {
   threads: number;
   /** CPU instruction set: "auto" (default), "avx512", "avx2", "portable". */
   isa?: string;
-  /** What convolutions multiply; default "float32", the only one of CPU and reference. */
+  /** What convolutions multiply, and hidden tensors are stored as; default "float32", the only one of CPU and reference. */
   precision?: "float32" | "tf32" | "bfloat16";
+  /** What gradients of streams are stored as; default "bfloat16" where that is the precision, otherwise "float32". */
+  streamGradients?: "float32" | "bfloat16";
   /** Tests: fill the arena and the workspace with NaN before each run. */
   poison?: boolean;
 }

@@ -4,12 +4,11 @@
  * them, for each card, the floor: the least time that this takes; and beside it a model of what launches add.
  *
  *   node bench/roofline.mjs MODEL... [--batch-size 100] [--activations reversible] [--precision tf32] [--gap 1.3e-6] [--tail 2e-6]
- *                           [--narrow]
+ *                           [--stream-gradients float32]
  *
  * The model: a kernel starts `gap` seconds after the one before it ends; one whose last block adds up what all blocks left takes
  * `tail` more; and a grid that does not fill its last wave of blocks takes as long as if it did. Gap and tail are assumptions.
  * Bandwidths are what copies reached on these cards; rates of matrix units are the data sheet's at the 0.6 that mma.sync can reach.
- * `narrow`: as if hidden tensors and gradients of streams were stored in 2 bytes, which the kernels do not do yet.
  * This is no measurement: it is what measurements are to be compared with.
  */
 import { parseArgs } from "node:util";
@@ -30,12 +29,12 @@ const { positionals, values } = parseArgs({
     precision: { type: "string", default: "tf32" },
     gap: { type: "string", default: "1.3e-6" },
     tail: { type: "string", default: "2e-6" },
-    narrow: { type: "boolean", default: false },
+    "stream-gradients": { type: "string" },
   },
 });
 const n = Number(values["batch-size"]);
 const rate = RATES[values.precision];
-const storage = values.narrow ? { stream: 4, hidden: 2, gradient: 2 } : rooflineModule.FLOAT_STORAGE;
+const storage = rooflineModule.storageOf(values.precision, values["stream-gradients"]);
 const [gap, tail] = [Number(values.gap), Number(values.tail)];
 
 /** Blocks that a multiprocessor holds at a time: the launch bounds of convolveKernel. */

@@ -12,7 +12,7 @@ import { processorCount } from "../processors.js";
 import { stepStatistics } from "../training/summary.js";
 import { stepTimer } from "../verify/timing.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
-import { DEVICE_FLAGS, deviceOptions } from "./flags.js";
+import { deviceOptions, TRAINING_DEVICE_FLAGS } from "./flags.js";
 import { count, print, printError, printJson, table } from "./output.js";
 
 /** One thing to time: `round` runs some steps and returns their median duration in milliseconds. */
@@ -49,7 +49,7 @@ export const bench = defineCommand({
     },
     "peer-flags": { type: "string", value: "FLAGS", help: "more of the peer's own, such as '--compile --bf16'" },
     python: { type: "string", value: "PROGRAM", help: "runs the peer (default python3)" },
-    ...DEVICE_FLAGS,
+    ...TRAINING_DEVICE_FLAGS,
     ...JSON_FLAG,
   },
   async run(
@@ -62,6 +62,7 @@ export const bench = defineCommand({
       python = "python3",
       device,
       precision = "float32",
+      streamGradients,
       threads = processorCount(),
       json,
     },
@@ -75,7 +76,8 @@ export const bench = defineCommand({
     try {
       for (const spec of specs)
         for (const activations of spec.kind === "revnet" ? ACTIVATIONS : (["stored"] as const)) {
-          const network = await createNetwork(spec, { ...deviceOptions({ device, precision, threads }), seed: 0 });
+          const on = deviceOptions({ device, precision, streamGradients, threads });
+          const network = await createNetwork(spec, { ...on, seed: 0 });
           networks.push(network);
           contenders.push(await ours(network, activations, batchSize, steps));
           if (peer !== undefined)
@@ -85,8 +87,9 @@ export const bench = defineCommand({
         }
       const timings = await alternate(contenders, rounds, json ? printError : print);
       const conditions = { batchSize, steps, rounds, threads, precision, device: networks[0]!.deviceChoice };
-      if (json) printJson({ ...conditions, timings, ratios: ratios(timings) });
-      else report(conditions, timings);
+      const gradients = streamGradients !== undefined && { streamGradients };
+      if (json) printJson({ ...conditions, ...gradients, timings, ratios: ratios(timings) });
+      else report({ ...conditions, ...gradients }, timings);
       return 0;
     } finally {
       for (const network of networks) network.dispose();
@@ -191,13 +194,22 @@ function ratios(timings: readonly Timing[]): { what: string; ratio: number }[] {
 }
 
 function report(
-  conditions: { batchSize: number; steps: number; rounds: number; threads: number; precision: string; device: string },
+  conditions: {
+    batchSize: number;
+    steps: number;
+    rounds: number;
+    threads: number;
+    precision: string;
+    streamGradients?: string;
+    device: string;
+  },
   timings: readonly Timing[],
 ): void {
-  const { batchSize, steps, rounds, threads, precision, device } = conditions;
+  const { batchSize, steps, rounds, threads, precision, streamGradients, device } = conditions;
+  const stored = streamGradients === undefined ? "" : ` (gradients of streams in ${streamGradients})`;
   print([
     "",
-    `batch size ${batchSize}, ${count(threads, "thread")}, ${count(rounds, "round")} of ${count(steps, "step")} in turns, ${precision} on ${device}; milliseconds a step`,
+    `batch size ${batchSize}, ${count(threads, "thread")}, ${count(rounds, "round")} of ${count(steps, "step")} in turns, ${precision}${stored} on ${device}; milliseconds a step`,
     "",
     ...table([
       ["model", "activations", "", "median", "fastest", "slowest"],

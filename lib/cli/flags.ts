@@ -1,5 +1,5 @@
 /** Flags that several commands share. */
-import type { DeviceOptions, Precision } from "../network/device.js";
+import type { DeviceOptions, Precision, StreamGradients } from "../network/device.js";
 import type { Flags, FlagValues } from "./command.js";
 
 export const DEVICE_FLAGS = {
@@ -8,9 +8,25 @@ export const DEVICE_FLAGS = {
   threads: { type: "integer", help: "CPU threads (default: one for each core); results do not depend on it" },
 } as const satisfies Flags;
 
+/** For commands with a backward pass. */
+export const TRAINING_DEVICE_FLAGS = {
+  ...DEVICE_FLAGS,
+  "stream-gradients": {
+    type: "string",
+    value: "NAME",
+    help: "how they are stored with --precision bfloat16: bfloat16 (default) or float32",
+  },
+} as const satisfies Flags;
+
 /** Whether they make sense, the network finds out. */
-export function deviceOptions({ device = "auto", precision, threads }: FlagValues<typeof DEVICE_FLAGS>): DeviceOptions {
-  return { device, precision: precision as Precision | undefined, threads };
+export function deviceOptions(flags: FlagValues<typeof TRAINING_DEVICE_FLAGS>): DeviceOptions {
+  const { device = "auto", precision, streamGradients, threads } = flags;
+  return {
+    device,
+    precision: precision as Precision | undefined,
+    streamGradients: streamGradients as StreamGradients | undefined,
+    threads,
+  };
 }
 
 export const DATA_FLAGS = {

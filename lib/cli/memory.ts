@@ -8,7 +8,7 @@ import { MAX_BATCH } from "../network/recipe.js";
 import { ACTIVATIONS, type Streams } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
-import { DEVICE_FLAGS, deviceOptions } from "./flags.js";
+import { deviceOptions, TRAINING_DEVICE_FLAGS } from "./flags.js";
 import { bytes, print, printJson, stackedBars, table } from "./output.js";
 
 const CATEGORIES = ["parameters", "gradients", "optimizer", "activations", "workspace", "data", "total"] as const;
@@ -31,11 +31,11 @@ export const memory = defineCommand({
     budget: { type: "string", value: "BYTES", help: "find the largest batch that fits, such as 8GiB or 500MB" },
     verify: { type: "boolean", help: "with what train --verify-every takes" },
     streams: { type: "string", value: "KIND", help: "fixed (default) or float32" },
-    ...DEVICE_FLAGS,
+    ...TRAINING_DEVICE_FLAGS,
     ...JSON_FLAG,
   },
   async run(values, [model]) {
-    const { data, trainCount, device, threads, precision, streams, verify, json } = values;
+    const { data, trainCount, device, threads, precision, streamGradients, streams, verify, json } = values;
     if (data === undefined && trainCount !== undefined) throw new UsageError("--train-count needs --data");
     const shape = data === undefined ? undefined : trainingShape(data, trainCount);
     const classes = values.classes ?? shape?.classes;
@@ -43,7 +43,7 @@ export const memory = defineCommand({
     const budget = values.budget === undefined ? undefined : readBytes(values.budget);
     const batchSize = values.batchSize ?? spec.recipe?.batchSize ?? 100;
     // memoryPlan checks the values.
-    const on = deviceOptions({ device, threads, precision });
+    const on = deviceOptions({ device, threads, precision, streamGradients });
     const options: Options = { ...on, streams: streams as Streams | undefined, verify, images: shape?.images };
     const plan = (activations: (typeof ACTIVATIONS)[number]) => memoryPlan(spec, { ...options, batchSize, activations });
     const plans = { reversible: plan("reversible"), stored: plan("stored") };

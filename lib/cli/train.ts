@@ -8,7 +8,7 @@ import type { TrainOptions } from "../training/options.js";
 import type { Summary } from "../training/summary.js";
 import { trainRevNet } from "../training/train.js";
 import { defineCommand, type FlagValues, JSON_FLAG, UsageError } from "./command.js";
-import { DATA_FLAGS, DEVICE_FLAGS } from "./flags.js";
+import { DATA_FLAGS, TRAINING_DEVICE_FLAGS } from "./flags.js";
 import { bytes, percent, print, printError, printJson, throughput } from "./output.js";
 import { Progress } from "./progress.js";
 
@@ -26,7 +26,7 @@ const FLAGS = {
   activations: { type: "string", value: "MODE", help: "reversible (default) or stored; the weights are the same" },
   streams: { type: "string", value: "KIND", help: "fixed (default, exact) or float32 (drifts)" },
   seed: { type: "integer", help: "the same seed gives the same bits (default 0)" },
-  ...DEVICE_FLAGS,
+  ...TRAINING_DEVICE_FLAGS,
   "validate-every": { type: "integer", help: "steps between evaluations on the test images (default: an epoch's)" },
   "verify-every": {
     type: "integer",
@@ -114,8 +114,9 @@ function toOptions(values: FlagValues<typeof FLAGS>, signal: AbortSignal): Train
 
 /** Bytes of activations that the same steps take when all are kept. */
 function storedActivations(summary: Summary, spec: Parameters<typeof memoryPlan>[0], { device }: TrainOptions): number {
-  const { batchSize, streams, precision, threads } = summary;
-  return memoryPlan(spec, { batchSize, activations: "stored", streams, precision, threads, device: device ?? "auto" }).activations;
+  const { batchSize, streams, precision, streamGradients, threads } = summary;
+  const on = { precision, streamGradients, threads, device: device ?? "auto" };
+  return memoryPlan(spec, { batchSize, activations: "stored", streams, ...on }).activations;
 }
 
 function printSummary(

@@ -17,10 +17,13 @@ export interface DeviceOptions {
    */
   readonly isa?: string | undefined;
   /**
-   * What convolutions multiply: "float32" (default), or operands rounded to "tf32" or "bfloat16" for a GPU's tensor cores. Sums,
-   * weights, statistics and streams stay what they are.
+   * What convolutions multiply: "float32" (default), or operands rounded to "tf32" or "bfloat16" for a GPU's tensor cores. With
+   * "bfloat16" hidden tensors and gradients of streams are also stored in 2 bytes. Sums, weights, statistics and streams stay what
+   * they are.
    */
   readonly precision?: Precision | undefined;
+  /** How gradients of streams are stored with the precision "bfloat16": "bfloat16" (default) or "float32". Others store "float32". */
+  readonly streamGradients?: StreamGradients | undefined;
   /** For tests: activations start each run as NaN, so that whatever is read before it is written shows. */
   readonly poison?: boolean | undefined;
 }
@@ -28,7 +31,13 @@ export interface DeviceOptions {
 export const PRECISIONS = ["float32", "tf32", "bfloat16"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
-export const DEVICE_KEYS = ["device", "threads", "isa", "precision", "poison"] as const;
+/** How gradients of streams may be stored. */
+export const STREAM_GRADIENTS = ["float32", "bfloat16"] as const;
+export type StreamGradients = (typeof STREAM_GRADIENTS)[number];
+/** The default. */
+export const streamGradientsOf = (precision: Precision): StreamGradients => (precision === "bfloat16" ? "bfloat16" : "float32");
+
+export const DEVICE_KEYS = ["device", "threads", "isa", "precision", "streamGradients", "poison"] as const;
 
 export interface DeviceChoice {
   readonly options: NativeOptions;
@@ -41,7 +50,8 @@ const MAX_THREADS = 1024;
 const ISAS = ["auto", "avx512", "avx2", "neon", "portable"] as const;
 
 /** @throws RevNetError ERR_INVALID_ARGUMENT for a name that is no device's. Whether the device is there, the session finds out. */
-export function chooseDevice({ device = "auto", threads, isa, precision, poison }: DeviceOptions): DeviceChoice {
+export function chooseDevice(options: DeviceOptions): DeviceChoice {
+  const { device = "auto", threads, isa, precision, streamGradients, poison } = options;
   if (typeof device !== "string") throw new RevNetError(CODE, `device: expected a name, got ${describe(device)}`);
   if (!/^(auto|cpu|reference|cuda(:\d{1,3})?)$/.test(device))
     throw new RevNetError(CODE, `device: ${unknownMessage("device", device, ["auto", "cpu", "cuda", "cuda:0", "reference"])}`);
@@ -50,6 +60,9 @@ export function chooseDevice({ device = "auto", threads, isa, precision, poison 
     threads: threads === undefined ? processorCount() : checkInteger(threads, 1, MAX_THREADS, "threads", CODE),
     ...(instructions !== undefined && { isa: checkChoice(instructions, ISAS, isa === undefined ? "REVNET_ISA" : "isa", CODE) }),
     ...(precision !== undefined && { precision: checkChoice(precision, PRECISIONS, "precision", CODE) }),
+    ...(streamGradients !== undefined && {
+      streamGradients: checkChoice(streamGradients, STREAM_GRADIENTS, "streamGradients", CODE),
+    }),
     ...(poison !== undefined && { poison: checkBoolean(poison, "poison", CODE) }),
   };
   if (device !== "auto") return { options: { device, ...rest }, reason: `${device}, as asked for` };

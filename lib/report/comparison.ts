@@ -31,6 +31,7 @@ const COMPARED: [string, (run: RunFiles) => string | Html | undefined][] = [
   ["activations", (run) => activationsOf(run)],
   ["streams", ({ summary: s }) => s && (s.kind === "resnet" ? NOTHING : s.streams)],
   ["precision", ({ summary: s }) => s?.precision],
+  ["gradients of streams", (run) => words(setting(run, "streamGradients"))],
   ["device", ({ summary: s }) => s?.device],
   ["steps", ({ summary: s }) => s && whole(s.steps)],
   ["parameters", ({ summary: s }) => s && whole(s.parameters)],

@@ -43,12 +43,12 @@ export async function finish(run: Ended): Promise<{ summary: Summary; fileError:
   // Where validation had a split of its own, the test split is for the end alone.
   const tested = complete && dataset.validation ? await test(run, validation?.step ?? progress.step) : undefined;
   const summary = await summarize(run, { validation, tested }, reconstruction);
-  const { batchSize, streams, precision, threads } = settings;
+  const { batchSize, streams, precision, streamGradients, threads } = settings;
   const { spec, device } = network;
   const findings = {
     spec,
     dataset,
-    plan: { batchSize, streams, precision, threads, device },
+    plan: { batchSize, streams, precision, streamGradients, threads, device },
     evaluation: tested ?? evaluation,
     reconstruction,
   };
@@ -94,7 +94,7 @@ async function summarize(
   reconstruction: Reconstruction | undefined,
 ): Promise<Summary> {
   const { settings, dataset, network, journal, progress, stepsPerEpoch, memory } = run;
-  const { activations, streams, precision, threads, seed, batchSize } = settings;
+  const { activations, streams, precision, streamGradients, threads, seed, batchSize } = settings;
   const { steps } = journal.history;
   const final = dataset.validation ? tested : validation;
   const stepMilliseconds = stepStatistics(steps.map(({ milliseconds }) => milliseconds));
@@ -105,6 +105,7 @@ async function summarize(
     activations,
     streams,
     precision,
+    streamGradients,
     device: network.device,
     threads,
     seed,

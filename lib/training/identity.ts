@@ -15,7 +15,7 @@ export type Identity = Readonly<Record<string, unknown>>;
  * is validated and kept. Activations are, where streams drift: only exact streams make reversible and stored runs the same.
  */
 export async function identityOf(settings: Settings, dataset: AnyDataset, network: Network, steps: number): Promise<Identity> {
-  const { batchSize, seed, streams, precision, activations, optimizer, schedule, augment, patience, validateEvery } = settings;
+  const { batchSize, seed, streams, precision, streamGradients, activations, optimizer, schedule, augment, patience } = settings;
   const { recipe: _, ...model } = network.spec;
   const identity = {
     model,
@@ -30,11 +30,12 @@ export async function identityOf(settings: Settings, dataset: AnyDataset, networ
     device: network.device.replace(/:.*/, ""),
     streams,
     precision,
+    ...(precision === "bfloat16" && { streamGradients }),
     optimizer,
     schedule,
     augment,
     ...(streams === "float32" && model.kind === "revnet" && { activations }),
-    ...(patience !== undefined && { patience, validateEvery: validateEvery ?? "an epoch" }),
+    ...(patience !== undefined && { patience, validateEvery: settings.validateEvery ?? "an epoch" }),
   };
   return JSON.parse(JSON.stringify(identity)) as Identity;
 }

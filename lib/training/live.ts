@@ -16,7 +16,7 @@ export class Live {
 
   /** @throws RevNetError ERR_UI */
   static async open(
-    { batchSize, streams, threads, outDir, ui }: Settings,
+    { batchSize, streams, precision, streamGradients, threads, outDir, ui }: Settings,
     { spec, device }: Network,
     settings: object,
     options: Pick<LiveRunOptions, "memory" | "resumedFrom"> & { steps: number },
@@ -30,7 +30,7 @@ export class Live {
     });
     const server = await LiveServer.open(ui!.port, `${spec.name}: training`, () => run.content());
     // On a thread of its own; the page has that section when it is done.
-    run.plan({ spec, options: { batchSize, streams, threads, device } }).then(() => server.changed());
+    run.plan({ spec, options: { batchSize, streams, precision, streamGradients, threads, device } }).then(() => server.changed());
     return new Live(run, server, outDir);
   }
 

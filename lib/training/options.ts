@@ -5,7 +5,7 @@ import type { BROKEN_IMAGES } from "../data/image-folder.js";
 import { checkBroken, checkShare, DATASETS, type DatasetName, MAX_COUNT } from "../data/open.js";
 import { type DatasetInput, isSequence } from "../data/sequence.js";
 import { RevNetError } from "../errors.js";
-import { PRECISIONS, type Precision } from "../network/device.js";
+import { PRECISIONS, type Precision, STREAM_GRADIENTS, type StreamGradients, streamGradientsOf } from "../network/device.js";
 import { type Model, resolveModel } from "../network/models.js";
 import {
   type AugmentRecipe,
@@ -53,8 +53,13 @@ export interface TrainOptions {
   activations?: Activations | undefined;
   /** "fixed" (default): exact; "float32": the paper's arithmetic, whose drift can be studied. */
   streams?: Streams | undefined;
-  /** "float32" (default); "tf32" or "bfloat16" rounds the operands of convolutions for a GPU's tensor cores. Sums, weights and streams stay. */
+  /**
+   * "float32" (default); "tf32" or "bfloat16" rounds the operands of convolutions for a GPU's tensor cores, and "bfloat16" stores hidden
+   * tensors and gradients of streams in 2 bytes. Sums, weights and streams stay.
+   */
   precision?: Precision | undefined;
+  /** How gradients of streams are stored with the precision "bfloat16": "bfloat16" (default) or "float32". Others store "float32". */
+  streamGradients?: StreamGradients | undefined;
   /** SGD: `learningRate`, `momentum` and `weightDecay`; what is not given is the recipe's. */
   optimizer?: Partial<OptimizerRecipe> | undefined;
   /** How the learning rate changes: a schedule, or its name: "step", "constant" or "cosine"; default the recipe's. */
@@ -111,6 +116,7 @@ export interface Settings {
   activations: Activations;
   streams: Streams;
   precision: Precision;
+  streamGradients: StreamGradients;
   optimizer: OptimizerRecipe;
   schedule: Schedule;
   augment: AugmentRecipe;
@@ -154,6 +160,7 @@ export const KEYS = [
   "activations",
   "streams",
   "precision",
+  "streamGradients",
   "optimizer",
   "schedule",
   "augment",
@@ -199,8 +206,10 @@ export function resolveOptions(options: TrainOptions, cwd = process.cwd()): Sett
 
   const integer = <D>(name: IntegerOption, fallback: D, low: number, high: number): number | D =>
     given[name] === undefined ? fallback : checkInteger(given[name], low, high, name, CODE);
-  const choice = <T extends string>(name: "activations" | "streams" | "precision", choices: readonly T[]): T =>
-    given[name] === undefined ? choices[0]! : checkChoice(given[name], choices, name, CODE);
+  type Choice = "activations" | "streams" | "precision" | "streamGradients";
+  const choice = <T extends string>(name: Choice, choices: readonly T[], fallback: T = choices[0]!): T =>
+    given[name] === undefined ? fallback : checkChoice(given[name], choices, name, CODE);
+  const precision = choice("precision", PRECISIONS);
   return {
     model: given.model,
     data: checkData(given),
@@ -215,7 +224,8 @@ export function resolveOptions(options: TrainOptions, cwd = process.cwd()): Sett
     device: checkText(given.device, "device") ?? "auto",
     activations: choice("activations", ACTIVATIONS),
     streams: choice("streams", STREAMS),
-    precision: choice("precision", PRECISIONS),
+    precision,
+    streamGradients: choice("streamGradients", STREAM_GRADIENTS, streamGradientsOf(precision)),
     optimizer: checkOverrides(given.optimizer, recipe.optimizer),
     schedule: given.schedule === undefined ? recipe.schedule : resolveSchedule(given.schedule, CODE),
     augment: checkAugmentation(given.augment, recipe.augment),

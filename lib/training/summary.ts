@@ -1,7 +1,7 @@
 /** The figures a run ends with: summary.json. */
 import type { MemoryReport } from "../../binding.js";
 import type { LeftOutSummary } from "../data/left-out.js";
-import type { Precision } from "../network/device.js";
+import type { Precision, StreamGradients } from "../network/device.js";
 import type { Activations, Streams } from "../network/recorder.js";
 import type { AcceptedChange } from "./data-record.js";
 
@@ -13,6 +13,7 @@ export interface Summary {
   activations: Activations;
   streams: Streams;
   precision: Precision;
+  streamGradients: StreamGradients;
   device: string;
   threads: number;
   seed: number;

@@ -78,8 +78,8 @@ async function trainOn(dataset: AnyDataset, settings: Settings, send: Send): Pro
   const onProgress = (done: number, total: number) => void send({ type: "data", done, total });
   const mean = "mean" in dataset ? dataset.mean(onProgress) : meanImage((dataset as Dataset).train);
   const image = await unlessAborted(mean, settings.signal, READING);
-  const { device, seed, threads, streams, precision } = settings;
-  const network = createNetwork(spec, { device, seed, threads, streams, precision });
+  const { device, seed, threads, streams, precision, streamGradients } = settings;
+  const network = createNetwork(spec, { device, seed, threads, streams, precision, streamGradients });
   try {
     // What comes next takes as long again for a deep network: the event loop gets its turn between them.
     await setImmediate();

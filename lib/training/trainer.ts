@@ -147,10 +147,10 @@ export class Trainer {
       this.#verifier = new Verifier(verification, this.#settings, this.#dataset, this.#batches, this.#journal);
       this.#planned = larger(this.#planned, this.#verifier.planned());
     }
-    const { streams, threads, precision } = this.#settings;
+    const { streams, threads, precision, streamGradients } = this.#settings;
     const verify = this.#verifier !== undefined;
     const images = isStreamed(train) ? undefined : train.count;
-    const on = { device: this.#network.device, threads, precision };
+    const on = { device: this.#network.device, threads, precision, streamGradients };
     requireMemory(
       this.#network.spec,
       { batchSize, activations, streams, verify, images, ...on },

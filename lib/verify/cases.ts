@@ -5,7 +5,7 @@
  */
 import type { Case, Parameters } from "./families.js";
 
-/** What a precision makes no difference to. */
+/** What has no convolutions. */
 const elementwise: (Parameters & { shifted?: boolean })[] = [
   { family: "batchNormRelu", n: 5, h: 8, w: 8, c: 16, parts: 2, stream: "real", y: "fixed" },
   { family: "batchNormRelu", n: 3, h: 2, w: 7, c: 5, parts: 1, stream: "real", y: "real" },
@@ -31,7 +31,7 @@ const elementwise: (Parameters & { shifted?: boolean })[] = [
   { family: "gatherBatch", n: 3, h: 5, w: 7, c: 3, padding: 1, flip: true, stream: "real" },
 ];
 
-/** What each precision has kernels of its own for. */
+/** What every precision has kernels of its own for. */
 const convolving: (Parameters & { shifted?: boolean })[] = [
   // Blocks of 64 columns: forward, and backward data; the weights' gradient in many parts, whose sum is a kernel too.
   { family: "convolution", n: 12, h: 32, w: 32, c: 3, k: 36, kernel: 3, stride: 1, norm: true, stream: "fixed", y: "fixed" },

@@ -49,13 +49,13 @@ const generators: { [F in Family]: Generator<F> } = {
     const norm = hasNorm ? problem.norm("norm", c, problem.statisticsOf(x, convolution)) : {};
     const weight = problem.weight("weight", { taps: kernel * kernel, c, k });
     const elements = outputElements(convolution);
-    const dy = problem.normal("dy", "real", elements);
+    const dy = problem.normal("dy", "gradient", elements);
     const y = problem.output("y", elements, yType);
     const yStatistics = problem.output("y.statistics", 2 * k);
     const outOfRange = problem.input("outOfRange", "index", Int32Array.of(0));
     problem.forward.push({ op: "convolutionForward", convolution, ...norm, x, weight, y, yStatistics, outOfRange });
     problem.loss.push([y, dy]);
-    const dx = problem.output("dx", inputElements(convolution));
+    const dx = problem.output("dx", inputElements(convolution), "gradient");
     problem.backward.push(
       { op: "convolutionBackwardData", convolution, weight, dy, dx },
       { op: "convolutionBackwardWeights", convolution, ...norm, x, dy, weightGradient: problem.weightGradient(weight) },
@@ -72,7 +72,7 @@ const generators: { [F in Family]: Generator<F> } = {
     const names = halves(parts);
     const dy = names.map((part) => problem.normal(`dy${part}`, "gradient", elements / parts));
     const y = names.map((part) => problem.output(`y${part}`, elements / parts, yType));
-    const dx = problem.output("dx", elements);
+    const dx = problem.output("dx", elements, "gradient");
     problem.forward.push({ op: "batchNormReluForward", ...extent, ...norm, x, y });
     problem.backward.push({ op: "batchNormReluBackward", ...extent, ...norm, ...problem.normGradient("norm", c), x, dy, dx });
     for (const part of names) problem.loss.push([`y${part}`, `dy${part}`]);
@@ -103,8 +103,8 @@ const generators: { [F in Family]: Generator<F> } = {
     const dy = names.map((part) => problem.normal(`dy${part}`, "gradient", elements / parts));
     const argmax = problem.output("argmax", elements, "byte");
     // Back through the pool to d loss / d norm(x), and from there through the norm.
-    const dActivation = problem.output("dActivation", inputElements(extent));
-    const dx = problem.output("dx", inputElements(extent));
+    const dActivation = problem.output("dActivation", inputElements(extent), "gradient");
+    const dx = problem.output("dx", inputElements(extent), "gradient");
     problem.forward.push({ op: "maxPoolForward", ...extent, ...norm, x, y, argmax });
     problem.backward.push(
       { op: "maxPoolBackward", ...extent, dy, argmax, dx: dActivation },
@@ -121,7 +121,7 @@ const generators: { [F in Family]: Generator<F> } = {
     const all = halves(parts).map((part) => {
       const x = problem.normal(`x${part}`, stream, inputElements(extent));
       const norm = problem.norm(`norm${part}`, c, problem.statisticsOf(x, extent));
-      const dx = problem.output(`dx${part}`, inputElements(extent));
+      const dx = problem.output(`dx${part}`, inputElements(extent), "gradient");
       problem.gradients.push([x, dx]);
       return { forward: { ...norm, x }, backward: { ...norm, ...problem.normGradient(`norm${part}`, c), x, dx } };
     });

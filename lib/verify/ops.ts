@@ -4,13 +4,14 @@ import { processorCount } from "../processors.js";
 import { convolvingCases, elementwiseCases } from "./cases.js";
 import { type Budget, type Check, Failure, type Outcome, type Subject } from "./check.js";
 import { Device } from "./device.js";
-import { draw, OPERAND_ROUNDING, relativeError } from "./expectation.js";
+import { draw, familiesOf, type Rounding, relativeError, roundingOf } from "./expectation.js";
 import { type Case, title } from "./families.js";
 
-/** A check for each family: those with convolutions in each precision, the others, which have one kernel for all, in the first. */
+/** A check for each family: in the first precision, and in the others that make a difference to it. */
 export function opChecks(subject: Subject): Check[] {
   return subject.precisions.flatMap((precision, i) => {
-    const cases = [...(i === 0 ? elementwiseCases : []), ...convolvingCases];
+    const families = familiesOf(precision);
+    const cases = [...elementwiseCases, ...convolvingCases].filter(({ family }) => i === 0 || families.includes(family));
     return [...new Set(cases.map(({ family }) => family))].map((family) => ({
       name: `op ${family}, ${precision}`,
       run: (budget) =>
@@ -39,9 +40,10 @@ async function compare({ device }: Subject, precision: Precision, cases: readonl
   const work = () =>
     budget.within(new Device({ device: "reference" }), (reference) =>
       budget.within(new Device({ ...device, precision }), async (tested) => {
+        const rounding = roundingOf(tested, precision);
         while (next < cases.length) {
           budget.require(`${next} of ${cases.length} cases`);
-          findings.push(...(await compareCase(reference, tested, cases[next++]!, OPERAND_ROUNDING[precision])));
+          findings.push(...(await compareCase(reference, tested, cases[next++]!, rounding)));
         }
       }),
     );
@@ -59,7 +61,7 @@ async function compare({ device }: Subject, precision: Precision, cases: readonl
   });
 }
 
-async function compareCase(reference: Device, tested: Device, of: Case, rounding: number): Promise<Finding[]> {
+async function compareCase(reference: Device, tested: Device, of: Case, rounding: Rounding): Promise<Finding[]> {
   const { problem, expected } = await draw(reference, of, rounding);
   const findings: Finding[] = [];
   for (const each of expected) {

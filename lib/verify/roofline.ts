@@ -5,6 +5,7 @@
  */
 import type { BufferId, Convolution, Extent, Layer, Op } from "../../binding.js";
 import { NetworkBuffers } from "../network/buffers.js";
+import { type Precision, type StreamGradients, streamGradientsOf } from "../network/device.js";
 import { imageElements } from "../network/images.js";
 import { trainingProgram } from "../network/program.js";
 import type { Activations } from "../network/recorder.js";
@@ -31,8 +32,10 @@ export interface Storage {
   readonly hidden: number;
   readonly gradient: number;
 }
-/** As native/cuda stores them, in every precision. */
-export const FLOAT_STORAGE: Storage = { stream: 4, hidden: 4, gradient: 4 };
+/** As native/cuda stores them. */
+export function storageOf(precision: Precision, streamGradients: StreamGradients = streamGradientsOf(precision)): Storage {
+  return { stream: 4, hidden: precision === "bfloat16" ? 2 : 4, gradient: streamGradients === "bfloat16" ? 2 : 4 };
+}
 
 const shapeOf = (c: Convolution) => ({
   input: elements(c),
@@ -152,7 +155,7 @@ function kernelsOf(op: Op, storage: Storage): Kernel[] {
       ];
     }
     case "batchNormReluForward":
-      return [{ kernel: "batch norm", bytes: FLOAT * 2 * elements(op) }];
+      return [{ kernel: "batch norm", bytes: (FLOAT + stream) * elements(op) }];
     case "batchNormReluBackward":
       return [
         { kernel: "batch norm, backward sums", bytes: (stream + gradient) * elements(op), tail: true },
@@ -169,10 +172,10 @@ function kernelsOf(op: Op, storage: Storage): Kernel[] {
     case "maxPoolBackward":
       return maxPool(op, gradient);
     case "globalAveragePoolForward":
-      return op.parts.map(() => ({ kernel: "average pool", bytes: FLOAT * elements(op) }));
+      return op.parts.map(() => ({ kernel: "average pool", bytes: stream * elements(op) }));
     case "globalAveragePoolBackward":
       return op.parts.flatMap(() => [
-        { kernel: "average pool, backward sums", bytes: FLOAT * elements(op), tail: true },
+        { kernel: "average pool, backward sums", bytes: stream * elements(op), tail: true },
         { kernel: "average pool, backward", bytes: (stream + gradient) * elements(op) },
       ]);
     case "linearForward":
@@ -244,7 +247,7 @@ export function stepKernels(
   spec: NetworkSpec,
   n: number,
   activations: Activations,
-  storage = FLOAT_STORAGE,
+  storage: Storage,
 ): { kernels: Kernel[]; ops: number } {
   const topology = buildTopology(spec);
   const buffers = new NetworkBuffers(topology);

@@ -7,7 +7,7 @@ import { createNetwork } from "../network/network.js";
 import { stepStatistics } from "../training/summary.js";
 import { type Budget, type Check, Failure, type Outcome, type Subject } from "./check.js";
 import { trainedHash } from "./networks.js";
-import { stepKernels } from "./roofline.js";
+import { stepKernels, storageOf } from "./roofline.js";
 import { stepTimer } from "./timing.js";
 
 const MODEL = "revnet-38";
@@ -87,7 +87,10 @@ async function stepTime(
     const detail = `${median.toFixed(2)} ms at batch ${BATCH}, reversible`;
     const figures = { milliseconds: median };
     if (bandwidth === undefined) return { detail, figures };
-    const least = stepKernels(spec, BATCH, "reversible").kernels.reduce((sum, kernel) => sum + kernel.bytes, 0);
+    const least = stepKernels(spec, BATCH, "reversible", storageOf(precision)).kernels.reduce(
+      (sum, kernel) => sum + kernel.bytes,
+      0,
+    );
     const share = least / bandwidth / (median / 1000);
     return {
       detail: `${detail}; its ${gigabytes(least)} at the bandwidth measured would take ${(100 * share).toFixed(0)} % of that`,

@@ -9,6 +9,8 @@
 namespace revnet {
 namespace {
 
+constexpr const char* kStreamGradientNames[] = {"float32", "bfloat16"};
+
 // "cuda" is the first GPU. Negative: not a CUDA device's name.
 int cudaNumber(const std::string& device) {
   if (device == "cuda") return 0;
@@ -30,13 +32,20 @@ DeviceOptions readDeviceOptions(const Reader& reader) {
   if (const auto isa = object.optional("isa")) options.isa = isa->string();
   if (const auto precision = object.optional("precision"))
     options.precision = static_cast<Precision>(precision->choice(kPrecisionNames));
+  if (const auto gradients = object.optional("streamGradients"))
+    options.streamGradients = gradients->choice(kStreamGradientNames) == 0 ? Precision::Float32 : Precision::Bfloat16;
   if (const auto poison = object.optional("poison")) options.poison = poison->boolean();
   object.finish();
   return options;
 }
 
 std::unique_ptr<Backend> makeBackend(const DeviceOptions& options) {
-  if (const int number = cudaNumber(options.device); number >= 0) return makeCudaBackend(number, options.precision);
+  const bool narrow = options.precision == Precision::Bfloat16;
+  const Precision gradients = options.streamGradients.value_or(narrow ? Precision::Bfloat16 : Precision::Float32);
+  if (gradients == Precision::Bfloat16 && !narrow)
+    throw invalid("streamGradients: 'bfloat16' goes with precision 'bfloat16', and the precision is '" +
+                  std::string(kPrecisionNames[static_cast<size_t>(options.precision)]) + "'");
+  if (const int number = cudaNumber(options.device); number >= 0) return makeCudaBackend(number, options.precision, gradients);
   if (options.precision != Precision::Float32)
     throw invalid("precision: '" + options.device + "' has 'float32' only; 'tf32' and 'bfloat16' need a CUDA device");
   if (options.device == "reference") return makeReferenceBackend();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct DeviceOptions {
   int threads = 1;
   std::string isa = "auto";
   Precision precision = Precision::Float32;
+  std::optional<Precision> streamGradients;  // default: bfloat16 where that is the precision
   bool poison = false;
 };
 

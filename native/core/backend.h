@@ -2,6 +2,7 @@
 // (float64, the definition of every op), cpu and cuda. Backends never see each other.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <memory>
@@ -14,24 +15,28 @@
 
 namespace revnet {
 
-// What a convolution multiplies: float32, or operands rounded to tf32 (10 stored fraction bits) or bfloat16 (7). Sums, and all
-// else, stay float32. The CPU has Float32 only; the reference backend computes in float64, whatever is asked.
+// What a convolution multiplies: float32, or operands rounded to tf32 (10 stored fraction bits) or bfloat16 (7). Sums are float32
+// in all of them. With Bfloat16, tensors of the types `hidden` and `gradient` are also stored so (buffer.h). The CPU has Float32
+// only; the reference backend computes in float64, whatever is asked.
 enum class Precision { Float32, Tf32, Bfloat16 };
 inline constexpr const char* kPrecisionNames[] = {"float32", "tf32", "bfloat16"};
 
 // Where a program's operands are. Built by the session once the plan has placed them.
 struct Memory {
-  std::vector<std::byte*> addresses;  // by operand id
-  std::vector<ElementType> types;     // by operand id
-  std::byte* workspace = nullptr;     // scratch of at least workspaceBytes(op), shared by all ops, undefined on entry
-  std::byte* prepared = nullptr;      // of preparedBytes, undefined when the program starts
+  std::vector<std::byte*> addresses;                 // by operand id
+  std::vector<ElementType> types;                    // by operand id
+  std::array<size_t, kElementTypes> elementBytes{};  // by element type
+  std::byte* workspace = nullptr;  // scratch of at least workspaceBytes(op), shared by all ops, undefined on entry
+  std::byte* prepared = nullptr;   // of preparedBytes, undefined when the program starts
 
   // Null for an absent operand.
   template <class T>
   T* at(Operand operand) const {
     return operand ? reinterpret_cast<T*>(addresses[static_cast<size_t>(operand.id)]) : nullptr;
   }
-  bool isFixed(Operand operand) const { return types[static_cast<size_t>(operand.id)] == ElementType::Fixed; }
+  ElementType typeOf(Operand operand) const { return types[static_cast<size_t>(operand.id)]; }
+  size_t bytesOf(Operand operand) const { return elementBytes[static_cast<size_t>(typeOf(operand))]; }  // of an element
+  bool isFixed(Operand operand) const { return typeOf(operand) == ElementType::Fixed; }
 };
 
 // A program bound to its memory. Runs again and again with the same addresses; what changes between runs is in buffers.
@@ -97,8 +102,9 @@ constexpr size_t alignUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlig
 std::unique_ptr<Backend> makeReferenceBackend();
 // `threads` >= 1; `isa`: "auto", "avx512", "avx2" or "portable" (throws if this processor lacks it).
 std::unique_ptr<Backend> makeCpuBackend(int threads, const std::string& isa);
-// Throws Error ERR_DEVICE_UNAVAILABLE, saying why, where there is no such CUDA device, where it lacks the precision, or where
-// this build has no CUDA.
-std::unique_ptr<Backend> makeCudaBackend(int device, Precision precision);
+// `streamGradients`: what tensors of the type `gradient` are stored as, Float32, or Bfloat16 where that is the precision. Throws
+// Error ERR_DEVICE_UNAVAILABLE, saying why, where there is no such CUDA device, where it lacks the precision, or where this build
+// has no CUDA.
+std::unique_ptr<Backend> makeCudaBackend(int device, Precision precision, Precision streamGradients);
 
 }  // namespace revnet

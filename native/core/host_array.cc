@@ -2,12 +2,28 @@
 
 #include <cmath>
 
+#include "bfloat16.h"
+
 namespace revnet {
 namespace {
 
 template <class To, class From>
 std::vector<To> convert(const std::vector<From>& values) {
   return std::vector<To>(values.begin(), values.end());
+}
+
+// bfloat16. A double is rounded to a float first.
+template <class T>
+std::vector<Bfloat16Bits> toNarrow(const std::vector<T>& values) {
+  std::vector<Bfloat16Bits> narrow(values.size());
+  for (size_t i = 0; i < values.size(); ++i) narrow[i] = toBfloat16(static_cast<float>(values[i]));
+  return narrow;
+}
+
+std::vector<float> fromNarrow(const std::vector<Bfloat16Bits>& narrow) {
+  std::vector<float> values(narrow.size());
+  for (size_t i = 0; i < narrow.size(); ++i) values[i] = fromBfloat16(narrow[i]);
+  return values;
 }
 
 template <class T>
@@ -42,12 +58,18 @@ void toMachine(const Backend& backend, const BufferSpec& spec, const HostArray& 
   const auto send = [&](const auto& data) { take(data.data(), data.size() * sizeof(data[0])); };
   const auto refuse = [&](const char* expected) { return invalid("buffer '" + spec.name + "': expected " + expected); };
 
+  // Reals of any size, from those of the size `own`.
+  const auto sendReals = [&](const auto& reals, size_t own) {
+    if (elementBytes == own) return send(reals);
+    if (elementBytes == 2) return send(toNarrow(reals));
+    return elementBytes == 4 ? send(convert<float>(reals)) : send(convert<double>(reals));
+  };
   switch (spec.type) {
     case ElementType::Real:
     case ElementType::Hidden:
     case ElementType::Gradient:
-      if (const auto* f = std::get_if<std::vector<float>>(&values)) return elementBytes == 4 ? send(*f) : send(convert<double>(*f));
-      if (const auto* d = std::get_if<std::vector<double>>(&values)) return elementBytes == 8 ? send(*d) : send(convert<float>(*d));
+      if (const auto* f = std::get_if<std::vector<float>>(&values)) return sendReals(*f, sizeof(float));
+      if (const auto* d = std::get_if<std::vector<double>>(&values)) return sendReals(*d, sizeof(double));
       throw refuse("a Float32Array or Float64Array");
     case ElementType::Fixed:
       if (const auto* d = std::get_if<std::vector<double>>(&values)) {
@@ -75,6 +97,7 @@ HostArray fromMachine(const Backend& backend, const BufferSpec& spec, const std:
     case ElementType::Real:
     case ElementType::Hidden:
     case ElementType::Gradient:
+      if (elementBytes == 2) return fromNarrow(fetch(std::vector<Bfloat16Bits>(count)));
       if (elementBytes == 4) return fetch(std::vector<float>(count));
       return fetch(std::vector<double>(count));
     case ElementType::Fixed:

@@ -132,11 +132,12 @@ void visitHidden(V& v, Hidden& hidden, const ResidualFunction& function, Access 
   if (hidden.size() + 1 != function.layers.size()) throw invalid("hidden: expected one tensor fewer than layers");
 }
 
-// A tensor of c channels held as one tensor, or as two with half the channels each; `elements` of all together.
+// A tensor of c channels held as one tensor, or as two of one type with half the channels each; `elements` of all together.
 template <class V>
 void visitHalves(V& v, const char* name, std::vector<Operand>& halves, Access access, Types types, int64_t elements, int c) {
   v.operands(name, halves, access, types, [&](size_t) { return v.split(elements, c, halves.size()); });
   if (halves.empty()) throw invalid(std::string(name) + ": expected one tensor, or two with half the channels each");
+  for (size_t i = 1; i < halves.size(); ++i) v.sameType(halves[0], halves[i]);
 }
 
 // An image tensor's shape, for ops that keep it.

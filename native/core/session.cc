@@ -102,6 +102,8 @@ void Session::bind(Program& program) {
   Memory& memory = program.memory;
   memory.addresses.assign(program.table.size(), nullptr);
   memory.types.resize(program.table.size());
+  for (size_t type = 0; type < memory.elementBytes.size(); ++type)
+    memory.elementBytes[type] = backend_->elementBytes(static_cast<ElementType>(type));
   memory.workspace = static_cast<std::byte*>(workspace_.memory);
   memory.prepared = static_cast<std::byte*>(prepared_.memory);
   for (size_t id = 0; id < program.table.size(); ++id) {

@@ -86,8 +86,11 @@ ExecutableGraph capture(cudaStream_t stream, const Enqueue& enqueue) {
 // Neighbouring ops that one launch can do: what the later one writes is no memory that the earlier one touches, and what it reads
 // is none that the earlier one writes. By address: the plan gives a dead tensor's memory to the next one.
 bool overlap(const Memory& memory, Operand a, Operand b, int64_t aElements, int64_t bElements) {
-  const auto *const first = memory.at<const float>(a), *const second = memory.at<const float>(b);
-  return first < second + bElements && second < first + aElements;
+  const auto *const first = memory.at<const std::byte>(a), *const second = memory.at<const std::byte>(b);
+  const auto end = [&](const std::byte* start, Operand operand, int64_t elements) {
+    return start + elements * static_cast<int64_t>(memory.bytesOf(operand));
+  };
+  return first < end(second, b, bElements) && second < end(first, a, aElements);
 }
 
 constexpr size_t mostTogether(const UpdateRunningStatistics*) { return SIZE_MAX; }
@@ -149,8 +152,8 @@ void enqueue(const std::vector<Op>& ops, const Context& context, const PrepareJo
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(int device, Precision precision, std::string description)
-      : device_(device), precision_(precision), description_(std::move(description)) {}
+  CudaBackend(int device, Precision precision, Precision streamGradients, std::string description)
+      : device_(device), precision_(precision), streamGradients_(streamGradients), description_(std::move(description)) {}
   ~CudaBackend() override {
     if (!resources_) return;
     cudaSetDevice(device_);
@@ -159,7 +162,17 @@ class CudaBackend final : public Backend {
   }
 
   std::string description() const override { return description_; }
-  size_t elementBytes(ElementType type) const override { return type == ElementType::Byte ? 1 : 4; }
+  size_t elementBytes(ElementType type) const override {
+    switch (type) {
+      case ElementType::Byte: return 1;
+      case ElementType::Hidden: return hiddenBytes(precision_);
+      case ElementType::Gradient: return streamGradients_ == Precision::Bfloat16 ? 2 : 4;
+      case ElementType::Real:
+      case ElementType::Fixed:
+      case ElementType::Index: break;
+    }
+    return 4;
+  }
   int fractionBits() const override { return 22; }
 
   // Straight from cudaMalloc: buffers are few, large, and live as long as the network, graphs hold their addresses, and what
@@ -244,7 +257,7 @@ class CudaBackend final : public Backend {
   }
 
   const int device_;
-  const Precision precision_;
+  const Precision precision_, streamGradients_;
   const std::string description_;
   std::optional<Resources> resources_;
 };
@@ -252,7 +265,7 @@ class CudaBackend final : public Backend {
 }  // namespace
 }  // namespace cuda
 
-std::unique_ptr<Backend> makeCudaBackend(int device, Precision precision) {
+std::unique_ptr<Backend> makeCudaBackend(int device, Precision precision, Precision streamGradients) {
   const auto unavailable = [](const std::string& why) { return Error("ERR_DEVICE_UNAVAILABLE", why); };
   const auto [devices, absence] = cudaDevices();
   if (!absence.empty()) throw unavailable(absence);
@@ -266,7 +279,7 @@ std::unique_ptr<Backend> makeCudaBackend(int device, Precision precision) {
   // Before Ampere, tensor cores know neither format.
   if (precision != Precision::Float32 && chosen.capability < 80)
     throw unavailable(name + " needs compute capability 8.0, and this is " + chosen.description);
-  return std::make_unique<cuda::CudaBackend>(device, precision, chosen.description + ", " + name);
+  return std::make_unique<cuda::CudaBackend>(device, precision, streamGradients, chosen.description + ", " + name);
 }
 
 }  // namespace revnet

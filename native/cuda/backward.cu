@@ -4,7 +4,7 @@
 //   (weights_gradient_block.cuh) endBackwardKernel     all layers: the sums of the weights' gradients; the input's stream: dx +=
 //   the gradient through the first norm
 //
-// Bytes of the addition: 4 of dz, dx and x read and 4 written an element.
+// Bytes of the addition: 4 of dz, dx and x read and 4 written an element; 2 of dz and dx, where they are bfloat16.
 #include "cuda/convolution_block.cuh"
 #include "cuda/run.h"
 #include "cuda/weights_gradient_block.cuh"
@@ -57,60 +57,85 @@ __global__ void __launch_bounds__(kConvolutionThreads, kAhead ? 2 : 1) backwardL
     sumWeightsGradient<Math>(pass.weights, turn.index);
 }
 
-// dx += source, for four channels from `channel` on, and pixels `first` and every each-th after it. `whole`: four channels at once.
-template <bool kWhole>
+// dx += source, for four channels from `channel` on, and pixels `first` and every each-th after it. kWhole: four channels at once,
+// and the others say which tensors are narrow: x and dz, as SourceReader has them, and dx (kNarrowSum); without, they say which may
+// be.
+template <bool kWhole, bool kNarrow, bool kNarrowDz, bool kNarrowSum>
 __device__ void addGradients(const GradientSum& sum, int channel, int64_t first, int64_t each) {
-  using Reader = SourceReader<true, kWhole>;
+  using Reader = SourceReader<true, kWhole, kNarrow, kNarrowDz>;
   const Reader reader(sum.source, channel, sum.c, 0);
   const int count = sum.c - channel;
-  auto* const to = static_cast<float*>(sum.dx.data) + channel;
-  const auto* const before = reinterpret_cast<const uint32_t*>(to);
+  const bool narrow = kNarrowSum && (kWhole || sum.dx.narrow);
+  auto* const words = static_cast<uint32_t*>(sum.dx.data) + channel;
+  auto* const halves = static_cast<uint16_t*>(sum.dx.data) + channel;
   for (int64_t pixel = first; pixel < sum.pixels; pixel += kLoadsAtOnce * each) {
     typename Reader::Raw raw[kLoadsAtOnce];
-    uint4 dx[kLoadsAtOnce];
+    RawFour<kWhole && kNarrowSum> dx[kLoadsAtOnce];
 #pragma unroll
     for (int i = 0; i < kLoadsAtOnce; ++i) {
       const int64_t at = (pixel + i * each) * sum.c;
       const bool exists = pixel + i * each < sum.pixels;
       raw[i] = reader.load(exists, at);
-      dx[i] = kWhole ? loadFourWhere(exists, before, at) : loadUpToFour(exists, before, at, count);
+      if constexpr (kWhole && kNarrowSum)
+        dx[i] = loadFourHalvesWhere(exists, halves, at);
+      else if constexpr (kWhole)
+        dx[i] = loadFourWhere(exists, words, at);
+      else
+        dx[i] = narrow ? loadUpToFour(exists, halves, at, count) : loadUpToFour(exists, words, at, count);
     }
     float v[kLoadsAtOnce][4];
     reader.convert(raw, v);
 #pragma unroll
     for (int i = 0; i < kLoadsAtOnce; ++i) {
       if (pixel + i * each >= sum.pixels) break;
-      v[i][0] += asFloat(dx[i].x), v[i][1] += asFloat(dx[i].y), v[i][2] += asFloat(dx[i].z), v[i][3] += asFloat(dx[i].w);
-      storeFour(to + (pixel + i * each) * sum.c, v[i], count, kWhole);
+      const int64_t at = (pixel + i * each) * sum.c;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) v[i][j] += asFloat(wordOf(dx[i], j));
+      if (narrow)
+        storeFour(halves + at, roundFour(v[i]), count, kWhole);
+      else
+        storeFour(reinterpret_cast<float*>(words) + at, v[i], count, kWhole);
     }
   }
 }
 
-// dx += source, element by element. `index`: which block, of `blocks`.
-__device__ inline void addGradients(const GradientSum& sum, int index, int blocks) {
+// dx += source, element by element. `index`: which block, of `blocks`. kNarrow: dz is narrow, and dx may be. kAnySource: with code
+// of its own for a source that is dz itself, as where the first layer has no norm; without, that one is read one by one.
+template <bool kNarrow, bool kAnySource>
+__device__ void addGradients(const GradientSum& sum, int index, int blocks) {
   const int groups = ceilDiv(sum.c, 4);
   const int64_t thread = static_cast<int64_t>(index) * kConvolutionThreads + threadIdx.x;
   const int64_t each = static_cast<int64_t>(blocks) * kConvolutionThreads / groups;
   const int channel = static_cast<int>(thread % groups) * 4;
-  if (thread / groups >= each) return;
-  if (sum.dx.aligned && SourceReader<true>::isWhole(sum.source, sum.c))
-    addGradients<true>(sum, channel, thread / groups, each);
-  else
-    addGradients<false>(sum, channel, thread / groups, each);
+  const int64_t first = thread / groups;
+  if (first >= each) return;
+  const bool plain = sum.source.x.narrow;
+  if (sum.c % 4 != 0 || !sum.dx.aligned || !sum.source.x.aligned || (plain && !kAnySource))
+    return addGradients<false, kNarrow, kNarrow, kNarrow>(sum, channel, first, each);
+  if constexpr (kNarrow && kAnySource) {
+    if (plain && sum.dx.narrow) return addGradients<true, true, true, true>(sum, channel, first, each);
+    if (plain) return addGradients<true, true, true, false>(sum, channel, first, each);
+  }
+  if constexpr (kNarrow) {
+    if (sum.dx.narrow) return addGradients<true, false, true, true>(sum, channel, first, each);
+  }
+  addGradients<true, false, kNarrow, false>(sum, channel, first, each);
 }
 
 // `index`: which block, of end.allBlocks().
-__device__ inline void endFunction(const EndPass& end, int index) {
+template <bool kNarrow, bool kAnySource>
+__device__ void endFunction(const EndPass& end, int index) {
   waitForPrevious();
   const int summing = end.sums.allBlocks();
   if (index < summing)
     sumSplits(end.sums, index);
   else
-    addGradients(end.gradient, index - summing, end.adding);
+    addGradients<kNarrow, kAnySource>(end.gradient, index - summing, end.adding);
 }
 
+template <bool kNarrow>
 __global__ void __launch_bounds__(kConvolutionThreads) endBackwardKernel(const __grid_constant__ EndPass end) {
-  endFunction(end, static_cast<int>(blockIdx.x));
+  endFunction<kNarrow, true>(end, static_cast<int>(blockIdx.x));
 }
 
 template <class Math, int kColumnWarps, bool kAhead>
@@ -120,7 +145,7 @@ __global__ void __launch_bounds__(kConvolutionThreads, kAhead ? 2 : 1)
   if (turn.first)
     convolveTiles<Math, kColumnWarps, Writing::Add, kAhead>(pass.convolution, turn.index);
   else
-    endFunction(pass.end, turn.index);
+    endFunction<Math::kNarrowTensors, false>(pass.end, turn.index);
 }
 
 #endif
@@ -151,7 +176,8 @@ void backwardLayer(const Context& context, const ConvolutionPlan& data, const st
 
 void endBackward(const Context& context, const BackwardEnd& end) {
   const EndPass pass = endPass(end);
-  launch(context.stream, endBackwardKernel, dim3(static_cast<unsigned>(pass.allBlocks())), kConvolutionThreads, kSumBytes, pass);
+  const auto kernel = hiddenBytes(context.precision) == 2 ? endBackwardKernel<true> : endBackwardKernel<false>;
+  launch(context.stream, kernel, dim3(static_cast<unsigned>(pass.allBlocks())), kConvolutionThreads, kSumBytes, pass);
 }
 
 void endBackwardAndConvolve(const Context& context, const BackwardEnd& end, const ConvolutionPlan& plan, const Source& source,

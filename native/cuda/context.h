@@ -16,10 +16,13 @@ struct ProgramMemory : Memory {
   const PreparedProgram& program;
 };
 
+// Bytes of an element of a hidden tensor, and of what a backward pass keeps of its gradient (dz).
+constexpr size_t hiddenBytes(Precision precision) { return precision == Precision::Bfloat16 ? 2 : 4; }
+
 struct Context {
   cudaStream_t stream;
   const ProgramMemory& memory;  // device addresses, fixed for the life of the replay
-  Precision precision;          // of the convolutions' products; nothing else depends on it
+  Precision precision;          // of the convolutions' products, and of hidden tensors
   // kCounters words of device memory, zero between kernels: whoever counts with them (atomicIncrement) counts back to zero.
   // Ops of one stream run one after the other, so they share them.
   unsigned* counters;

@@ -98,9 +98,9 @@ enum class Writing {
 
 struct Target {
   Writing writing = Writing::Add;
-  StreamPointer y;  // Add: overwritten; may be base. Mask: dz, real, overwritten
+  StreamPointer y;  // Add: overwritten; may be base. Mask: dz, of hiddenBytes, overwritten
   // Add
-  StreamPointer base;  // absent: 0
+  StreamPointer base;  // not narrow; absent: 0
   int sign = 1;
   int* outOfRange = nullptr;  // [1] += elements outside the fixed-point range; null: not counted
   StatisticsTarget statistics;

@@ -9,8 +9,9 @@
 // Reading and multiplying overlap across the blocks of a multiprocessor, not within one.
 //
 // Bytes of a pass, in device memory: 4 n h w c x (patch pixels / tile pixels: 1.3 for 3x3 on 8x32) read (most of the overlap hits
-// in L2), 4 n outH outW k written (Add: + 4 read; Mask: + 4 read); NormGradient reads 8 in place of 4.
-// Flops: 2 n outH outW k c taps. Launch: about 264 blocks of 256 threads at most, over tiles, column tiles and phases.
+// in L2), 4 n outH outW k written (Add: + 4 read; Mask: + 4 read); NormGradient reads 8 in place of 4. In bfloat16 2 in place of 4
+// for hidden tensors, what is masked, and gradients of streams. Flops: 2 n outH outW k c taps. Launch: about 264 blocks of 256
+// threads at most, over tiles, column tiles and phases.
 #pragma once
 
 #include "cuda/convolution.cuh"
@@ -80,6 +81,7 @@ struct Group {
 template <class Math, int kColumnWarps, Writing kWriting, bool kAhead>
 __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
   constexpr int kColumns = BlockShape{kColumnWarps}.columns();
+  constexpr bool kNarrow = Math::kNarrowTensors;
   const int blocks = pass.blocks, block = index % blocks, columnTile = index / blocks % pass.layout.columnTiles();
   const Gather& gather = pass.gather;
   const WeightLayout& layout = pass.layout;
@@ -152,7 +154,7 @@ __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
     const OwnPixels pixels(ownPixels, Inside(written, place.image, place.row, place.column),
                            written.elements(place.image, place.row * rows.outStep + rows.outOffset,
                                             place.column * columns.outStep + columns.outOffset));
-    OwnWords stored[kPairs];
+    OwnWords<kNarrow && kWriting == Writing::Mask> stored[kPairs];
     tile.clear();
 #pragma unroll 1
     for (int at = 0; at < chunks; ++at) {
@@ -188,9 +190,9 @@ __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
       } while (begin < rows.taps);
     }
     if constexpr (kWriting == Writing::Mask)
-      maskTile(pass.target, tile, pixels, stored, channel, layout.outputs, whole, sums);
+      maskTile<kNarrow>(pass.target, tile, pixels, stored, channel, layout.outputs, whole, sums);
     else
-      left += addTile(pass.target, tile, pixels, stored, channel, layout.outputs, whole, sums);
+      left += addTile<kNarrow>(pass.target, tile, pixels, stored, channel, layout.outputs, whole, sums);
   }
   copyAsyncWait<0>();  // of weights that no tile has waited for
 

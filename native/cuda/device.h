@@ -67,9 +67,9 @@ __device__ inline void atomicAddCount(int* counter, int count) { atomicAdd(count
 __device__ inline float loadFresh(const float* address) { return __ldcg(address); }
 __device__ inline float2 loadFresh(const float2* address) { return __ldcg(address); }
 
-// The word at index `at`, and the four from there on (16 bytes, aligned), where they are `wanted`, else zeros; what is not wanted
-// need not be memory. It is one predicated instruction and no branch: behind a branch, compilers move a load's result to another
-// register, and so make the next load wait for this one.
+// The word at index `at`, and the four from there on (16 bytes, aligned), where they are `wanted`, else zeros; the same of 2-byte
+// elements. What is not wanted need not be memory. Each is one predicated instruction and no branch: behind a branch, compilers
+// move a load's result to another register, and so make the next load wait for this one.
 __device__ inline uint32_t loadWhere(bool wanted, const uint32_t* words, int64_t at) {
   uint32_t v;
   asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %2, 0;\nmov.u32 %0, 0;\n@p ld.global.u32 %0, [%1];\n}\n"
@@ -85,6 +85,23 @@ __device__ inline uint4 loadFourWhere(bool wanted, const uint32_t* words, int64_
       "@p ld.global.v4.u32 {%0, %1, %2, %3}, [%4];\n}\n"
       : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
       : "l"(__cvta_generic_to_global(words) + static_cast<size_t>(at) * 4), "r"(static_cast<unsigned>(wanted)));
+  return v;
+}
+
+__device__ inline uint32_t loadHalfWhere(bool wanted, const uint16_t* halves, int64_t at) {
+  uint32_t v;
+  asm volatile(
+      "{\n.reg .pred p;\n.reg .b16 h;\nsetp.ne.u32 p, %2, 0;\nmov.b16 h, 0;\n@p ld.global.b16 h, [%1];\ncvt.u32.u16 %0, h;\n}\n"
+      : "=r"(v)
+      : "l"(__cvta_generic_to_global(halves) + static_cast<size_t>(at) * 2), "r"(static_cast<unsigned>(wanted)));
+  return v;
+}
+// Two elements a word, 8 bytes, aligned.
+__device__ inline uint2 loadFourHalvesWhere(bool wanted, const uint16_t* halves, int64_t at) {
+  uint2 v;
+  asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %3, 0;\nmov.u32 %0, 0;\nmov.u32 %1, 0;\n@p ld.global.v2.u32 {%0, %1}, [%2];\n}\n"
+               : "=&r"(v.x), "=&r"(v.y)
+               : "l"(__cvta_generic_to_global(halves) + static_cast<size_t>(at) * 2), "r"(static_cast<unsigned>(wanted)));
   return v;
 }
 
@@ -172,6 +189,9 @@ __device__ inline uint32_t toBfloat16Pair(float low, float high) {
 #endif
   return bits;
 }
+// The two halves of a word as floats' bits: bfloat16 is the upper half of a float.
+__device__ inline uint32_t lowAsFloat(uint32_t pair) { return pair << 16; }
+__device__ inline uint32_t highAsFloat(uint32_t pair) { return pair & 0xFFFF0000u; }
 __device__ inline float asFloat(uint32_t bits) { return __uint_as_float(bits); }
 __device__ inline float asFloat(int bits) { return __int_as_float(bits); }
 __device__ inline int asInt(float value) { return __float_as_int(value); }

@@ -19,6 +19,15 @@ bool isAligned(const Pointers*... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
 }
 
+// Calls body(narrow), a constant.
+template <class Body>
+void withNarrow(bool narrow, const Body& body) {
+  if (narrow)
+    body(std::true_type{});
+  else
+    body(std::false_type{});
+}
+
 // Calls body(width), a constant: how many neighbouring elements one access moves.
 template <class Body>
 void withWidth(bool four, const Body& body) {
@@ -47,15 +56,15 @@ struct Tiling {
 
 // The tensors of an op whose c channels are split evenly: one [pixels][c], or two [pixels][c / 2].
 struct Halves {
-  StreamPointer first, second;  // second null: there is one
+  StreamPointer first, second;  // of one type; second null: there is one
   int c;                        // of each
 
-  bool takesVectors() const { return c % 4 == 0 && isAligned(first.data, second.data); }
+  bool takesVectors() const { return c % 4 == 0 && first.aligned && second.aligned; }
 };
 
 inline Halves halvesAt(const Memory& memory, const std::vector<Operand>& operands, int c) {
   const int count = static_cast<int>(operands.size());
-  return {streamAt(memory, operands[0]), count > 1 ? streamAt(memory, operands[1]) : StreamPointer{}, c / count};
+  return {streamAt(memory, operands[0]), streamAt(memory, count > 1 ? operands[1] : Operand{}), c / count};
 }
 
 #if defined(__CUDACC__) || defined(REVNET_EMULATED)
@@ -88,6 +97,29 @@ __device__ void storeUpTo(int64_t count, float* to, const Vector<width>& value) 
   if (count >= width) return store(to, value);
   for (int i = 0; i < width; ++i)
     if (i < count) to[i] = value.v[i];
+}
+
+// Of floats, or (kNarrow) bfloat16: real tensors of either kind.
+template <int width, bool kNarrow>
+__device__ Vector<width> loadReal(const void* data, int64_t index) {
+  if constexpr (!kNarrow) {
+    return load<width>(static_cast<const float*>(data) + index);
+  } else if constexpr (width == 4) {
+    const uint2 v = *reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(data) + index);
+    return {{asFloat(lowAsFloat(v.x)), asFloat(highAsFloat(v.x)), asFloat(lowAsFloat(v.y)), asFloat(highAsFloat(v.y))}};
+  } else {
+    return {{asFloat(lowAsFloat(static_cast<const uint16_t*>(data)[index]))}};
+  }
+}
+// Rounds where the tensor is narrow.
+template <int width>
+__device__ void storeReal(const StreamPointer& to, int64_t index, const Vector<width>& value) {
+  if (!to.narrow) return store(static_cast<float*>(to.data) + index, value);
+  auto* const halves = static_cast<uint16_t*>(to.data) + index;
+  if constexpr (width == 4)
+    *reinterpret_cast<uint2*>(halves) = make_uint2(toBfloat16Pair(value.v[0], value.v[1]), toBfloat16Pair(value.v[2], value.v[3]));
+  else
+    *halves = static_cast<uint16_t>(toBfloat16Pair(value.v[0], 0.0f));
 }
 
 // As stored, without the stream's step.

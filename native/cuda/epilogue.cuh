@@ -147,7 +147,8 @@ struct OwnPixels {
   }
 };
 
-// Four channels of each of a lane's pixels, as they lie in memory.
+// Four channels of each of a lane's pixels, as they lie in memory. kNarrow: they may be narrow, and then are in x and y.
+template <bool kNarrow>
 struct OwnWords {
   uint4 at[kOwnPixels];
 
@@ -157,8 +158,27 @@ struct OwnWords {
     const int count = c - channel;
     if (whole) {
 #pragma unroll
-      for (int i = 0; i < kOwnPixels; ++i)
-        at[i] = loadFourWhere(wanted && pixels.exists[i] && count > 0, words, pixels.distance[i]);
+      for (int i = 0; i < kOwnPixels; ++i) {
+        const bool exists = wanted && pixels.exists[i] && count > 0;
+        if constexpr (kNarrow) {
+          // In two accesses, the second of which narrow ones do not make: a branch would make each wait for the one before it.
+          const int log = stream.narrow ? 0 : 1;
+          const auto* const halves = static_cast<const uint16_t*>(stream.data) + ((pixels.origin + channel) << log);
+          const int64_t from = static_cast<int64_t>(pixels.distance[i]) << log;
+          const uint2 low = loadFourHalvesWhere(exists, halves, from);
+          const uint2 high = loadFourHalvesWhere(exists && !stream.narrow, halves, from + 4);
+          at[i] = make_uint4(low.x, low.y, high.x, high.y);
+        } else {
+          at[i] = loadFourWhere(exists, words, pixels.distance[i]);
+        }
+      }
+    } else if (kNarrow && stream.narrow) {
+      const auto* const halves = static_cast<const uint16_t*>(stream.data) + pixels.origin + channel;
+#pragma unroll
+      for (int i = 0; i < kOwnPixels; ++i) {
+        const uint4 four = loadUpToFour(wanted && pixels.exists[i], halves, pixels.distance[i], count);
+        at[i] = make_uint4(four.x >> 16 | four.y, four.z >> 16 | four.w, 0, 0);
+      }
     } else {
 #pragma unroll
       for (int i = 0; i < kOwnPixels; ++i) at[i] = loadUpToFour(wanted && pixels.exists[i], words, pixels.distance[i], count);
@@ -171,10 +191,10 @@ struct OwnWords {
 };
 
 // y = base + sign * q(sums), for the lane's channels of which the first is `channel`. Returns how many left the range, where that
-// is counted. `base`: zeros where there is none.
-template <class Tile, int kPairs>
-__device__ int addTile(const Target& target, const Tile& tile, const OwnPixels& pixels, const OwnWords (&base)[kPairs], int channel,
-                       int c, bool whole, ChannelSums<kPairs, Writing::Add>& sums) {
+// is counted. `base`: zeros where there is none. kNarrow: y may be narrow, and then has no base.
+template <bool kNarrow, class Tile, int kPairs>
+__device__ int addTile(const Target& target, const Tile& tile, const OwnPixels& pixels, const OwnWords<false> (&base)[kPairs],
+                       int channel, int c, bool whole, ChannelSums<kPairs, Writing::Add>& sums) {
   int left = 0;
 #pragma unroll
   for (int pair = 0; pair < kPairs; ++pair) {
@@ -214,7 +234,7 @@ __device__ int addTile(const Target& target, const Tile& tile, const OwnPixels& 
       for (int i = 0; i < kOwnPixels; ++i)
 #pragma unroll
         for (int j = 0; j < 4; ++j) v[i][j] = static_cast<float>(y[i][j]);
-    } else {
+    } else if (!kNarrow || !target.y.narrow) {
       const auto sign = static_cast<float>(target.sign);
 #pragma unroll
       for (int i = 0; i < kOwnPixels; ++i)
@@ -224,20 +244,30 @@ __device__ int addTile(const Target& target, const Tile& tile, const OwnPixels& 
           y[i][j] = asInt(v[i][j]);
         }
     }
-    int* const to = static_cast<int*>(target.y.data) + pixels.origin + first;
+    if (kNarrow && target.y.narrow) {
+      auto* const to = static_cast<uint16_t*>(target.y.data) + pixels.origin + first;
 #pragma unroll
-    for (int i = 0; i < kOwnPixels; ++i)
-      if (pixels.exists[i] && count > 0) storeFour(to + pixels.distance[i], y[i], count, whole);
+      for (int i = 0; i < kOwnPixels; ++i) {
+        const uint2 rounded = roundFour(v[i]);
+        if (pixels.exists[i] && count > 0) storeFour(to + pixels.distance[i], rounded, count, whole);
+      }
+    } else {
+      int* const to = static_cast<int*>(target.y.data) + pixels.origin + first;
+#pragma unroll
+      for (int i = 0; i < kOwnPixels; ++i)
+        if (pixels.exists[i] && count > 0) storeFour(to + pixels.distance[i], y[i], count, whole);
+    }
     if (target.statistics.statistics != nullptr) sums.addValues(pair, v, pixels.exists);
   }
   sums.count(pixels.exists);
   return left;
 }
 
-// dz = sums where relu(norm(x)) let its input through, for the lane's channels of which the first is `channel`.
-template <class Tile, int kPairs>
-__device__ void maskTile(const Target& target, const Tile& tile, const OwnPixels& pixels, const OwnWords (&x)[kPairs], int channel,
-                         int c, bool whole, ChannelSums<kPairs, Writing::Mask>& sums) {
+// dz = sums where relu(norm(x)) let its input through, for the lane's channels of which the first is `channel`. kNarrow: dz is
+// narrow, and x may be.
+template <bool kNarrow, class Tile, int kPairs>
+__device__ void maskTile(const Target& target, const Tile& tile, const OwnPixels& pixels, const OwnWords<kNarrow> (&x)[kPairs],
+                         int channel, int c, bool whole, ChannelSums<kPairs, Writing::Mask>& sums) {
 #pragma unroll
   for (int pair = 0; pair < kPairs; ++pair) {
     const int first = channel + 16 * pair, count = c - first;
@@ -255,13 +285,22 @@ __device__ void maskTile(const Target& target, const Tile& tile, const OwnPixels
 #pragma unroll
       for (int j = 0; j < 4; ++j) v[i][j] = asFloat(words[j]);
     }
+    if (kNarrow && target.x.narrow) {
+#pragma unroll
+      for (auto& four : v) {
+        const uint2 narrow = make_uint2(static_cast<uint32_t>(asInt(four[0])), static_cast<uint32_t>(asInt(four[1])));
+#pragma unroll
+        for (int j = 0; j < 4; ++j) four[j] = asFloat(wordOf(narrow, j));
+      }
+    }
     if (target.x.fixed) {
 #pragma unroll
       for (auto& four : v)
 #pragma unroll
         for (float& value : four) value = static_cast<float>(asInt(value));
     }
-    float* const to = static_cast<float*>(target.y.data) + pixels.origin + first;
+    using Element = std::conditional_t<kNarrow, uint16_t, float>;
+    auto* const to = static_cast<Element*>(target.y.data) + pixels.origin + first;
 #pragma unroll
     for (int i = 0; i < kOwnPixels; ++i) {
       float dz[4], standard[4];
@@ -269,9 +308,17 @@ __device__ void maskTile(const Target& target, const Tile& tile, const OwnPixels
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         if (!pixels.exists[i] || fmaf(v[i][j], norm[j].scale, norm[j].shift) <= 0.0f) dz[j] = 0.0f;
-        standard[j] = dz[j] * fmaf(v[i][j], norm[j].inverse, norm[j].center);
+        standard[j] = fmaf(v[i][j], norm[j].inverse, norm[j].center);
       }
-      if (pixels.exists[i] && count > 0) storeFour(to + pixels.distance[i], dz, count, whole);
+      const bool stores = pixels.exists[i] && count > 0;
+      if constexpr (kNarrow) {
+        const uint2 rounded = roundFour(dz);
+        if (stores) storeFour(to + pixels.distance[i], rounded, count, whole);
+      } else if (stores) {
+        storeFour(to + pixels.distance[i], dz, count, whole);
+      }
+#pragma unroll
+      for (int j = 0; j < 4; ++j) standard[j] *= dz[j];
       sums.addPairs(pair, dz, standard);
     }
   }

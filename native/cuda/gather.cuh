@@ -157,16 +157,16 @@ struct Source {
   Reading reading = Reading::Plain;
   StreamPointer x;
   const ChannelNorm* norm = nullptr;  // [c]
-  const float* dz = nullptr;          // like x
+  StreamPointer dz;                   // like x, real
   NormGradientVectors vectors;        // [c] each
 };
 
-inline Source plainSource(StreamPointer x) { return {Reading::Plain, x, nullptr, nullptr, {}}; }
+inline Source plainSource(StreamPointer x) { return {Reading::Plain, x, nullptr, {}, {}}; }
 // `norm` null: plain.
 inline Source normSource(StreamPointer x, const ChannelNorm* norm) {
-  return {norm ? Reading::Norm : Reading::Plain, x, norm, nullptr, {}};
+  return {norm ? Reading::Norm : Reading::Plain, x, norm, {}, {}};
 }
-inline Source normGradientSource(const float* dz, StreamPointer x, const NormGradientVectors& vectors) {
+inline Source normGradientSource(StreamPointer dz, StreamPointer x, const NormGradientVectors& vectors) {
   return {Reading::NormGradient, x, nullptr, dz, vectors};
 }
 
@@ -211,26 +211,25 @@ struct TilePixel {
 // Four neighbouring channels of a source, with their coefficients in registers. What kind the source is of is the same for all
 // threads, and looked at once for all numbers that are converted together.
 // Only with kGradients can the source be a NormGradient: that takes another register for each number on its way. With kWhole four
-// channels are always read at once (isWhole).
-template <bool kGradients, bool kWhole = false>
+// channels are always read at once, and kNarrow and kNarrowDz say whether x and dz are narrow; without, they say whether they may
+// be.
+template <bool kGradients, bool kWhole = false, bool kNarrow = false, bool kNarrowDz = kNarrow>
 class SourceReader {
   struct Nothing {};
 
  public:
   // The channels as they lie in memory: what is loaded before it is needed, so that many loads are under way.
   struct Raw {
-    uint4 x;
-    std::conditional_t<kGradients, uint4, Nothing> dz;  // of NormGradient alone
+    RawFour<kWhole && kNarrow> x;
+    std::conditional_t<kGradients, RawFour<kWhole && kNarrowDz>, Nothing> dz;  // of NormGradient alone
   };
-
-  __device__ static bool isWhole(const Source& source, int c) { return c % 4 == 0 && source.x.aligned; }
 
   // Channels [channel, channel + 4) of c; those from c on read as zero, and where there is none, nothing may be read. `origin`:
   // where the first channel of all is, of the pixel that distances are counted from, in elements of the tensor; it may be outside.
   __device__ SourceReader(const Source& source, int channel, int c, int64_t origin)
       : source_(source),
-        x_(static_cast<const uint32_t*>(source.x.data) + origin + channel),
-        dz_(reinterpret_cast<const uint32_t*>(source.dz) + origin + channel),
+        x_(addressOf<kNarrow>(source.x, origin + channel)),
+        dz_(addressOf<kNarrowDz>(source.dz, origin + channel)),
         count_(min(4, c - channel)) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) factor_[i] = source.x.step(), shift_[i] = 0.0f, slope_[i] = 0.0f;
@@ -253,23 +252,24 @@ class SourceReader {
   // Loads nothing, and gives zeros, unless `wanted`.
   __device__ Raw load(bool wanted, int64_t distance) const {
     Raw raw;
-    raw.x = loadFour(wanted, x_, distance);
-    if constexpr (kGradients) raw.dz = loadFour(wanted && source_.reading == Reading::NormGradient, dz_, distance);
+    raw.x = loadFour<kNarrow>(wanted, source_.x, x_, distance);
+    if constexpr (kGradients)
+      raw.dz = loadFour<kNarrowDz>(wanted && source_.reading == Reading::NormGradient, source_.dz, dz_, distance);
     return raw;
   }
 
   template <int kCount>
   __device__ void convert(const Raw (&raw)[kCount], float (&v)[kCount][4]) const {
-    if (source_.x.fixed) {
+    if (!(kWhole && kNarrow) && source_.x.fixed) {
 #pragma unroll
       for (int i = 0; i < kCount; ++i)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) v[i][j] = static_cast<float>(static_cast<int>(word(raw[i].x, j)));
+        for (int j = 0; j < 4; ++j) v[i][j] = static_cast<float>(static_cast<int>(wordOf(raw[i].x, j)));
     } else {
 #pragma unroll
       for (int i = 0; i < kCount; ++i)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) v[i][j] = asFloat(word(raw[i].x, j));
+        for (int j = 0; j < 4; ++j) v[i][j] = asFloat(wordOf(raw[i].x, j));
     }
 #pragma unroll
     for (int i = 0; i < kCount; ++i)
@@ -279,7 +279,7 @@ class SourceReader {
 #pragma unroll
       for (int i = 0; i < kCount; ++i)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) v[i][j] = fmaf(slope_[j], asFloat(word(raw[i].dz, j)), v[i][j]);  // Norm: both are zero
+        for (int j = 0; j < 4; ++j) v[i][j] = fmaf(slope_[j], asFloat(wordOf(raw[i].dz, j)), v[i][j]);  // Norm: both are zero
     }
     if (source_.reading == Reading::Norm) {
 #pragma unroll
@@ -290,22 +290,42 @@ class SourceReader {
   }
 
  private:
-  __device__ static uint32_t word(const uint4& four, int i) { return i == 0 ? four.x : i == 1 ? four.y : i == 2 ? four.z : four.w; }
-  __device__ uint4 loadFour(bool wanted, const uint32_t* words, int64_t at) const {
-    if constexpr (kWhole) return loadFourWhere(wanted, words, at);
-    return loadUpToFour(wanted, words, at, count_);
+  template <bool kHalves>
+  __device__ static const void* addressOf(const StreamPointer& tensor, int64_t at) {
+    const auto* const bytes = static_cast<const std::byte*>(tensor.data);
+    return tensor ? bytes + at * (kHalves && (kWhole || tensor.narrow) ? 2 : 4) : nullptr;
+  }
+  template <bool kHalves>
+  __device__ RawFour<kWhole && kHalves> loadFour(bool wanted, const StreamPointer& tensor, const void* from, int64_t at) const {
+    const auto* const words = static_cast<const uint32_t*>(from);
+    const auto* const halves = static_cast<const uint16_t*>(from);
+    if constexpr (kWhole && kHalves) {
+      return loadFourHalvesWhere(wanted, halves, at);
+    } else if constexpr (kWhole) {
+      return loadFourWhere(wanted, words, at);
+    } else {
+      return kHalves && tensor.narrow ? loadUpToFour(wanted, halves, at, count_) : loadUpToFour(wanted, words, at, count_);
+    }
   }
   __device__ void loadFloats(float (&v)[4], const float* from) const {
-    const uint4 words = loadFour(count_ > 0, reinterpret_cast<const uint32_t*>(from), 0);
+    const auto* const words = reinterpret_cast<const uint32_t*>(from);
+    const uint4 four = kWhole ? loadFourWhere(count_ > 0, words, 0) : loadUpToFour(true, words, 0, count_);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = asFloat(word(words, i));
+    for (int i = 0; i < 4; ++i) v[i] = asFloat(wordOf(four, i));
   }
 
   const Source& source_;
-  const uint32_t *const x_, *const dz_;
+  const void *const x_, *const dz_;
   const int count_;
   float factor_[4], shift_[4], slope_[4];
 };
+
+// Whether four channels of a source can always be read at once, x and dz as wide. kNarrow: the arithmetic's kNarrowTensors, and so
+// whether dz is narrow.
+template <bool kNarrow>
+__device__ bool isWhole(const Source& source, int c) {
+  return c % 4 == 0 && source.x.aligned && (source.reading != Reading::NormGradient || source.x.narrow == kNarrow);
+}
 
 #endif
 

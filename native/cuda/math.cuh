@@ -26,6 +26,8 @@ struct Float32 {
   static constexpr int kElementBytes = 4;
   static constexpr int kStep = 4;  // channels that are multiplied at a time; what is read is padded with zeros to a multiple
   static constexpr bool kTensorCores = false;
+  // Whether hidden tensors and their gradients are stored as bfloat16, and gradients of streams may be.
+  static constexpr bool kNarrowTensors = false;
 
 #if REVNET_KERNEL_CODE
   __device__ static void store4(std::byte* to, const float (&v)[4], bool real = true) {
@@ -38,6 +40,7 @@ struct Tf32 {
   static constexpr int kElementBytes = 4;
   static constexpr int kStep = 8;
   static constexpr bool kTensorCores = true;
+  static constexpr bool kNarrowTensors = false;
 
 #if REVNET_KERNEL_CODE
   __device__ static void store4(std::byte* to, const float (&v)[4], bool real = true) {
@@ -52,6 +55,7 @@ struct Bfloat16 {
   static constexpr int kElementBytes = 2;
   static constexpr int kStep = 16;
   static constexpr bool kTensorCores = true;
+  static constexpr bool kNarrowTensors = true;
 
 #if REVNET_KERNEL_CODE
   __device__ static void store4(std::byte* to, const float (&v)[4], bool real = true) {

@@ -2,8 +2,8 @@
 //
 //   kernel                    computes                          bytes an element    flops   blocks of 256 threads
 //   batchNormReluForward      y = relu(x * scale + shift)       4 (x) + 4 (y)       2       pixels / (4 rows) x channel groups
-//   normGradientSums, Apply   see norm_gradient.cuh             8 + 12              13
-//   updateRunningStatistics   running, two vectors a norm       12                  3       2 c / 256 x norms, up to 64
+//   normGradientSums, Apply   see norm_gradient.cuh             8 + 12              13      (4 of each: 2 where gradients are
+//   narrow) updateRunningStatistics   running, two vectors a norm       12                  3       2 c / 256 x norms, up to 64
 #include "cuda/norm_gradient.cuh"
 #include "cuda/run.h"
 
@@ -42,12 +42,13 @@ __global__ void batchNormReluForward(const float* x, NormArguments norm, Halves 
 }
 
 // dy as the op gives it: one tensor, or two halves.
+template <bool kNarrow>
 struct DenseGradient {
   Halves dy;
   template <int width>
   __device__ Vector<width> at(int64_t pixel, int channel) const {
     const Half half(dy, channel);
-    return load<width>(static_cast<const float*>(half.stream.data) + half.at(pixel));
+    return loadReal<width, kNarrow>(half.stream.data, half.at(pixel));
   }
 };
 
@@ -99,9 +100,11 @@ size_t workspaceBytes(const BatchNormReluBackward& op, Precision) {
 void run(const BatchNormReluBackward& op, const Context& context) {
   Carver carver(context.memory.workspace);
   const NormGradientLayout layout(op.extent.pixels(), op.extent.c, carver);
-  const DenseGradient dy{halvesAt(context.memory, op.dy, op.extent.c)};
-  enqueueNormGradient(context, op.norm, op.gradient, streamAt(context.memory, op.x), dy, dy.dy.takesVectors(),
-                      context.at<float>(op.dx), op.extent.pixels(), op.extent.c, layout);
+  const Halves dy = halvesAt(context.memory, op.dy, op.extent.c);
+  withNarrow(dy.first.narrow, [&](auto narrow) {
+    enqueueNormGradient(context, op.norm, op.gradient, streamAt(context.memory, op.x), DenseGradient<narrow>{dy}, dy.takesVectors(),
+                        streamAt(context.memory, op.dx), op.extent.pixels(), op.extent.c, layout);
+  });
 }
 
 void run(std::span<const UpdateRunningStatistics* const> ops, const Context& context) {

@@ -12,11 +12,12 @@ namespace revnet::cuda {
 constexpr float kFixedStep = 0x1p-22f;
 constexpr float kFixedScale = 0x1p22f;
 
-// A tensor that may be a real or a fixed-point stream.
+// A tensor of floats, of bfloat16 (`narrow`), or a fixed-point stream (`fixed`).
 struct StreamPointer {
   void* data = nullptr;
   bool fixed = false;
-  bool aligned = false;  // to 16 bytes: four numbers can be read at once
+  bool aligned = false;  // to four elements, which can then be read at once
+  bool narrow = false;
   constexpr explicit operator bool() const { return data != nullptr; }
 
 #if defined(__CUDACC__) || defined(REVNET_EMULATED)
@@ -24,10 +25,15 @@ struct StreamPointer {
   __host__ __device__ float step() const { return fixed ? kFixedStep : 1.0f; }
   // The stored number at `index`, without its step.
   __device__ float stored(int64_t index) const {
+    if (narrow) return asFloat(lowAsFloat(static_cast<const uint16_t*>(data)[index]));
     return fixed ? static_cast<float>(static_cast<const int*>(data)[index]) : static_cast<const float*>(data)[index];
   }
   // Four stored numbers from `index` on, a multiple of 4; only where `aligned`.
   __device__ float4 stored4(int64_t index) const {
+    if (narrow) {
+      const uint2 v = *reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(data) + index);
+      return make_float4(asFloat(lowAsFloat(v.x)), asFloat(highAsFloat(v.x)), asFloat(lowAsFloat(v.y)), asFloat(highAsFloat(v.y)));
+    }
     if (!fixed) return *reinterpret_cast<const float4*>(static_cast<const float*>(data) + index);
     const int4 v = *reinterpret_cast<const int4*>(static_cast<const int*>(data) + index);
     return make_float4(static_cast<float>(v.x), static_cast<float>(v.y), static_cast<float>(v.z), static_cast<float>(v.w));
@@ -36,8 +42,10 @@ struct StreamPointer {
 };
 
 inline StreamPointer streamAt(const Memory& memory, Operand operand) {
+  if (!operand) return {nullptr, false, true, false};
   auto* const data = memory.at<void>(operand);
-  return {data, operand && memory.isFixed(operand), reinterpret_cast<uintptr_t>(data) % 16 == 0};
+  const size_t bytes = memory.bytesOf(operand);
+  return {data, memory.isFixed(operand), reinterpret_cast<uintptr_t>(data) % (4 * bytes) == 0, bytes == 2};
 }
 
 // A Norm's operands. `statistics` null: there is none.

@@ -37,7 +37,7 @@ struct NormGradientArguments {
   NormArguments norm;
   NormGradientVectors vectors;
   float *gammaGradient, *betaGradient;  // [c] each, overwritten
-  float* dx;                            // [pixels][c] overwritten
+  StreamPointer dx;                     // [pixels][c] real, overwritten
 };
 
 #if defined(__CUDACC__) || defined(REVNET_EMULATED)
@@ -126,14 +126,14 @@ __global__ void normGradientApply(NormGradientArguments of, Gradient dy, Tiling 
       const float dz = norm[i](x[p].v[i]) <= 0.0f ? 0.0f : d[p].v[i];
       dx.v[i] = fmaf(slope[i], dz, fmaf(tilt[i], x[p].v[i], offset[i]));
     }
-    store(of.dx + pixel * tiling.c + at.channel, dx);
+    storeReal(of.dx, pixel * tiling.c + at.channel, dx);
   }
 }
 
 // `takesVectors`: of dy; x and dx are looked at here.
 template <class Gradient>
 void enqueueNormGradient(const Context& context, const Norm& norm, const NormGradient& gradient, StreamPointer x,
-                         const Gradient& dy, bool takesVectors, float* dx, int64_t pixels, int c,
+                         const Gradient& dy, bool takesVectors, StreamPointer dx, int64_t pixels, int c,
                          const NormGradientLayout& layout) {
   const NormGradientArguments arguments{x,
                                         normArguments(norm, context.memory, c),
@@ -141,7 +141,7 @@ void enqueueNormGradient(const Context& context, const Norm& norm, const NormGra
                                         context.at<float>(gradient.gamma),
                                         context.at<float>(gradient.beta),
                                         dx};
-  withWidth(takesVectors && c % 4 == 0 && isAligned(x.data, dx), [&](auto constant) {
+  withWidth(takesVectors && c % 4 == 0 && x.aligned && dx.aligned, [&](auto constant) {
     constexpr int width = decltype(constant)::value;
     const Tiling tiling(pixels, c, width);
     constexpr size_t kSharedBytes = 2 * kThreads * sizeof(float4) + sizeof(unsigned);

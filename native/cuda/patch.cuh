@@ -153,13 +153,18 @@ __device__ void fillRows(const Rows& rows, const Source& source, int c, const In
   const auto fill = [&](const auto& reader, auto atOnce) {
     fillRowsFrom<Math, decltype(atOnce)::value>(reader, rows, inside, any, first, each, to);
   };
-  if (!SourceReader<true>::isWhole(source, c)) {
-    fill(SourceReader<kGradients>(source, channel, c, origin), std::integral_constant<int, 1>{});
+  constexpr bool kNarrow = Math::kNarrowTensors;
+  if (!isWhole<kNarrow>(source, c)) {
+    fill(SourceReader<kGradients, false, kNarrow>(source, channel, c, origin), std::integral_constant<int, 1>{});
     return;
   }
   if constexpr (kGradients) {
     if (source.reading == Reading::NormGradient)
-      return fill(SourceReader<true, true>(source, channel, c, origin), std::integral_constant<int, kGradientLoads>{});
+      return fill(SourceReader<true, true, kNarrow>(source, channel, c, origin), std::integral_constant<int, kGradientLoads>{});
+  }
+  if constexpr (kNarrow) {
+    if (source.x.narrow)
+      return fill(SourceReader<false, true, true>(source, channel, c, origin), std::integral_constant<int, kLoads>{});
   }
   fill(SourceReader<false, true>(source, channel, c, origin), std::integral_constant<int, kLoads>{});
 }

@@ -8,6 +8,7 @@
 //   averageForward         y = mean of norm(x)                         4 (x)                                   3
 //   normGradientSums,      of averages; dy stays in L2                 4 + 8                                   13
 //   normGradientApply
+// Gradients of streams (of averages, dx) take 2 bytes where they are narrow.
 //
 // The pools over windows are in gather form: a thread owns `width` neighbouring channels of a pixel that is written, and reads what
 // reaches it; blocks of 256 threads, (pixels written / rows) x channel groups. What windows share is read from L1.
@@ -70,18 +71,18 @@ __global__ void shortcutForward(const __grid_constant__ ShortcutStreams streams,
 template <int width>
 __global__ void shortcutBackward(const __grid_constant__ ShortcutStreams streams, PoolShortcut shortcut, Tiling tiling) {
   waitForPrevious();
-  const auto* const dy = static_cast<const float*>(streams.from[blockIdx.z].data);
-  auto* const dx = static_cast<float*>(streams.to[blockIdx.z].data);
+  const StreamPointer &dy = streams.from[blockIdx.z], &dx = streams.to[blockIdx.z];
   const Place at(tiling, width);
   const int64_t pixel = ownPixel(tiling, at);
   if (!at.active || pixel >= tiling.pixels) return;
   const int stride = shortcut.stride, h = shortcut.extent.h, w = shortcut.extent.w, c = shortcut.extent.c;
   const Position in(pixel, h, w);
   const int64_t from = (in.image * (h / stride) + in.row / stride) * (w / stride) + in.column / stride;
-  Vector<width> v = load<width>(dy + from * shortcut.k + (shortcut.k - c) / 2 + at.channel);
+  const int64_t index = from * shortcut.k + (shortcut.k - c) / 2 + at.channel;
+  Vector<width> v = dy.narrow ? loadReal<width, true>(dy.data, index) : loadReal<width, false>(dy.data, index);
   const float share = 1.0f / (static_cast<float>(stride) * static_cast<float>(stride));
   for (int l = 0; l < width; ++l) v.v[l] *= share;
-  store(dx + pixel * c + at.channel, v);
+  storeReal(dx, pixel * c + at.channel, v);
 }
 
 bool takesVectors(const PoolShortcut& shortcut) {
@@ -138,8 +139,8 @@ __global__ void maxPoolForward(const float* x, NormArguments norm, Halves y, uin
 }
 
 // dy, argmax [n][outH][outW][c]; dx [n][h][w][c] overwritten; tiling: of dx.
-template <int width>
-__global__ void maxPoolBackward(Halves dy, const uint8_t* argmax, float* dx, Extent extent, Tiling tiling) {
+template <int width, bool kNarrow>
+__global__ void maxPoolBackward(Halves dy, const uint8_t* argmax, StreamPointer dx, Extent extent, Tiling tiling) {
   waitForPrevious();
   const Place at(tiling, width);
   const int64_t pixel = ownPixel(tiling, at);
@@ -147,7 +148,6 @@ __global__ void maxPoolBackward(Halves dy, const uint8_t* argmax, float* dx, Ext
   const Position in(pixel, extent.h, extent.w);
   const int outH = (extent.h - 1) / 2 + 1, outW = (extent.w - 1) / 2 + 1;
   const Half half(dy, at.channel);
-  const float* gradient = static_cast<const float*>(half.stream.data);
   Vector<width> sum{};
   // Window r covers rows 2 r - 1 to 2 r + 1: an even row is in one window, an odd one in two; so are columns.
   for (int r = in.row / 2; r <= (in.row + 1) / 2 && r < outH; ++r)
@@ -155,11 +155,11 @@ __global__ void maxPoolBackward(Halves dy, const uint8_t* argmax, float* dx, Ext
       const int64_t out = (in.image * outH + r) * outW + s;
       const int tap = 3 * (in.row - 2 * r + 1) + in.column - 2 * s + 1;
       const auto which = *reinterpret_cast<const Taps<width>*>(argmax + out * extent.c + at.channel);
-      const Vector<width> d = load<width>(gradient + half.at(out));
+      const Vector<width> d = loadReal<width, kNarrow>(half.stream.data, half.at(out));
       for (int i = 0; i < width; ++i)
         if (which.v[i] == tap) sum.v[i] += d.v[i];
     }
-  store(dx + pixel * extent.c + at.channel, sum);
+  storeReal(dx, pixel * extent.c + at.channel, sum);
 }
 
 // ---- Global average pool ----------------------------------------------------------------------------------------------------
@@ -264,11 +264,14 @@ void run(const MaxPoolForward& op, const Context& context) {
 void run(const MaxPoolBackward& op, const Context& context) {
   const Halves dy = halvesAt(context.memory, op.dy, op.extent.c);
   const auto* argmax = context.at<const uint8_t>(op.argmax);
-  float* dx = context.at<float>(op.dx);
-  withWidth(dy.takesVectors() && isAligned(argmax, dx), [&](auto constant) {
-    constexpr int width = decltype(constant)::value;
-    const Tiling tiling(op.extent.pixels(), op.extent.c, width);
-    launch(context.stream, maxPoolBackward<width>, tiling.grid(tiling.rows), kThreads, 0, dy, argmax, dx, op.extent, tiling);
+  const StreamPointer dx = streamAt(context.memory, op.dx);
+  withNarrow(dy.first.narrow, [&](auto narrow) {
+    withWidth(dy.takesVectors() && isAligned(argmax) && dx.aligned, [&](auto constant) {
+      constexpr int width = decltype(constant)::value;
+      const Tiling tiling(op.extent.pixels(), op.extent.c, width);
+      launch(context.stream, maxPoolBackward<width, narrow>, tiling.grid(tiling.rows), kThreads, 0, dy, argmax, dx, op.extent,
+             tiling);
+    });
   });
 }
 
@@ -277,7 +280,7 @@ void run(const GlobalAveragePoolForward& op, const Context& context) {
   int offset = 0;
   for (const auto& part : op.parts) {
     const StreamPointer x = streamAt(context.memory, part.x);
-    withWidth(c % 4 == 0 && isAligned(x.data), [&](auto constant) {
+    withWidth(c % 4 == 0 && x.aligned, [&](auto constant) {
       constexpr int width = decltype(constant)::value;
       const Tiling tiling(int64_t{op.extent.h} * op.extent.w, c, width);
       launch(context.stream, averageForward<width>, dim3(static_cast<unsigned>(op.extent.n), static_cast<unsigned>(tiling.groups)),
@@ -301,7 +304,7 @@ void run(const GlobalAveragePoolBackward& op, const Context& context) {
   AverageGradient dy{context.at<const float>(op.dy), int64_t{op.extent.h} * op.extent.w, static_cast<int>(op.parts.size()) * c, 0};
   for (const auto& part : op.parts) {
     enqueueNormGradient(context, part.norm, part.gradient, streamAt(context.memory, part.x), dy, c % 4 == 0 && isAligned(dy.dy),
-                        context.at<float>(part.dx), op.extent.pixels(), c, layout);
+                        streamAt(context.memory, part.dx), op.extent.pixels(), c, layout);
     dy.offset += c;
   }
 }

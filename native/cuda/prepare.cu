@@ -86,8 +86,7 @@ struct WrittenRanges {
   void operand(const char*, Operand& operand, Access access, Types, int64_t elements) {
     if (!operand || access == Access::Read) return;
     const auto* const first = memory.at<const std::byte>(operand);
-    const int64_t bytes = memory.types[static_cast<size_t>(operand.id)] == ElementType::Byte ? 1 : 4;
-    ranges.push_back({first, first + elements * bytes});
+    ranges.push_back({first, first + elements * static_cast<int64_t>(memory.bytesOf(operand))});
   }
   void optional(const char* name, Operand& operand, Access access, Types types, int64_t elements) {
     this->operand(name, operand, access, types, elements);

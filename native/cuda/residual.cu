@@ -5,8 +5,6 @@
 //   backward   for each layer, from the last: the gradient of its output is read through the norm above it; dX masks by this
 //              layer's ReLU and sums for this layer's norm as it writes; at the end dx += the gradient through the first norm
 // With L layers: forward L launches; backward 2 L + 2, and L more where F is recomputed.
-//
-// addGradientKernel: 4 bytes of dz, dx and x read and 4 written an element; 256 threads a block.
 #include "cuda/convolution.cuh"
 #include "cuda/prepare.cuh"
 #include "cuda/run.h"
@@ -106,15 +104,16 @@ struct ReversibleLayout {
 
 // What the backward passes of one function, or of two that run one after the other, share.
 struct BackwardScratch {
-  size_t dzElements = 0, weightFloats = 0;
+  size_t dzBytes = 0, weightFloats = 0;
   PartialSums::Extent extent;
-  float *dz[2] = {}, *weightPartials = nullptr;  // dz of one layer is read while that of the next is written
+  void* dz[2] = {};  // dz of one layer is read while that of the next is written
+  float* weightPartials = nullptr;
   PartialSums partials{};
 
   void cover(const ResidualFunction& function, Precision precision) {
     size_t weights = 0;
     for (const auto& layer : function.layers) {
-      dzElements = std::max(dzElements, static_cast<size_t>(layer.convolution.inputElements()));
+      dzBytes = std::max(dzBytes, static_cast<size_t>(layer.convolution.inputElements()) * hiddenBytes(precision));
       weights += planBackwardWeights(layer.convolution, precision).partialFloats();
       extent.cover(planForward(layer.convolution, precision));
       extent.cover(planBackwardData(layer.convolution, precision));
@@ -122,7 +121,7 @@ struct BackwardScratch {
     weightFloats = std::max(weightFloats, weights);
   }
   void carve(Carver& carver) {
-    for (float*& buffer : dz) buffer = carver.take<float>(dzElements);
+    for (void*& buffer : dz) buffer = carver.take<std::byte>(dzBytes);
     weightPartials = carver.take<float>(weightFloats);
     partials = extent.carve(carver);
   }
@@ -156,13 +155,13 @@ class BackwardFunction {
       const Layer& layer = layers_[i];
       const ResidualFunction::Layer& record = forward_.layer(i);
       const ResidualGradient::Layer& gradients = gradient_.layers[i];
-      float* const dz = scratch.dz[i % 2];
+      const StreamPointer dz{scratch.dz[i % 2], false, true, hiddenBytes(context.precision) == 2};
 
       auto* const weightGradient = context.at<float>(gradients.weight);
       const Source x = forward_.source(i, memory);
       const std::byte* const weights = memory.program.weights(record.weight, layer.data.layout);
       Target target;
-      target.y = {dz, false, true};
+      target.y = dz;
       if (record.norm) {
         target.writing = Writing::Mask;
         target.x = streamAt(memory, forward_.input(i));
@@ -177,7 +176,7 @@ class BackwardFunction {
       } else {
         convolveBackwardWeights(context, layer.weightsGradient, x, dy, weightGradient, partials);
         convolve(context, layer.data, dy, weights, target, scratch.partials);
-        dy = plainSource(target.y);
+        dy = plainSource(dz);
       }
       end.sums[i] = {partials, weightGradient, layer.weightsGradient.splits, layer.weightsGradient.elements()};
       partials += layer.weightsGradient.partialFloats();

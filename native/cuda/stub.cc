@@ -11,6 +11,8 @@ uint64_t cudaFreeBytes(int) { throw Error("ERR_DEVICE_UNAVAILABLE", cudaDevices(
 
 CudaBuild cudaBuild() { return {}; }
 
-std::unique_ptr<Backend> makeCudaBackend(int, Precision) { throw Error("ERR_DEVICE_UNAVAILABLE", cudaDevices().absence); }
+std::unique_ptr<Backend> makeCudaBackend(int, Precision, Precision) {
+  throw Error("ERR_DEVICE_UNAVAILABLE", cudaDevices().absence);
+}
 
 }  // namespace revnet

@@ -7,11 +7,11 @@
 // warps share the tile's pixels, and their sums are added at the end. Two blocks of a multiprocessor take turns: the loads of one
 // are under way while the other multiplies.
 //
-// Bytes, in device memory: 4 n h w c x column tiles + 4 n outH outW k x chunks x tap groups read (NormGradient: 8 in place of 4),
-// most of the repetitions and the borders of patches (a third of a tile of 8 x 32 pixels) from the L2 cache; 4 taps c k x splits
-// written and read again. Flops: 2 n outH outW k c taps. In shared memory, bfloat16: 6 ldmatrix for 10 products of 16 x 16 x 8.
-// Launch: splits x (tap groups x chunks x column tiles) blocks of 256 threads, at most 264 where there is work for as many; the
-// sums: 256 threads for each 1024 / shares elements.
+// Bytes, in device memory: 4 n h w c x column tiles + 4 n outH outW k x chunks x tap groups read (NormGradient: 8 in place of 4;
+// half of that for hidden tensors and gradients in bfloat16), most of the repetitions and the borders of patches (a third of a tile
+// of 8 x 32 pixels) from the L2 cache; 4 taps c k x splits written and read again. Flops: 2 n outH outW k c taps. In shared memory,
+// bfloat16: 6 ldmatrix for 10 products of 16 x 16 x 8. Launch: splits x (tap groups x chunks x column tiles) blocks of 256 threads,
+// at most 264 where there is work for as many; the sums: 256 threads for each 1024 / shares elements.
 #pragma once
 
 #include "cuda/convolution.cuh"

@@ -137,4 +137,16 @@ describe("precision", () => {
       }
     createNetwork(TINY_REVNET, { device: "cpu", precision: "float32" }).dispose();
   });
+
+  it("decides how gradients of streams may be stored", () => {
+    for (const precision of [undefined, "float32", "tf32"] as const) {
+      const device = precision === "tf32" ? "cuda" : "cpu";
+      const error = thrown(() => createNetwork(TINY_REVNET, { device, precision, streamGradients: "bfloat16" }));
+      expect(error.code).to.equal("ERR_INVALID_ARGUMENT");
+      expect(error.message).to.match(/^streamGradients: 'bfloat16' goes with precision 'bfloat16', and the precision is '/);
+    }
+    createNetwork(TINY_REVNET, { device: "cpu", streamGradients: "float32" }).dispose();
+    const unknown = thrown(() => createNetwork(TINY_REVNET, { device: "cpu", streamGradients: "float16" as "float32" }));
+    expect(unknown.message).to.equal("streamGradients: unknown value 'float16'; did you mean 'bfloat16'?");
+  });
 });

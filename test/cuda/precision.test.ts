@@ -24,6 +24,16 @@ describe("precisions on cuda", function () {
       expect(reversible.trainLoss).to.be.below(1);
     });
 
+  it("bfloat16 with gradients of streams in float32: reversible and stored training give the same bits, others than in bfloat16", async () => {
+    const options = { precision: "bfloat16", streamGradients: "float32", steps: 5 } as const;
+    const reversible = await train({ ...options, activations: "reversible" });
+    expect((await train({ ...options, activations: "stored" })).weightsSha256).to.equal(reversible.weightsSha256);
+    expect(reversible.streamGradients).to.equal("float32");
+    const narrow = await train({ precision: "bfloat16", steps: 5 });
+    expect(narrow.streamGradients).to.equal("bfloat16");
+    expect(narrow.weightsSha256).not.to.equal(reversible.weightsSha256);
+  });
+
   it("differ from each other", async () => {
     const hashes = await Promise.all(PRECISIONS.map(async (precision) => (await train({ precision, steps: 3 })).weightsSha256));
     expect(new Set(hashes).size).to.equal(PRECISIONS.length);

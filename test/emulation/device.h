@@ -77,6 +77,11 @@ inline uint4 loadFourWhere(bool wanted, const uint32_t* words, int64_t at) {
   return wanted ? *reinterpret_cast<const uint4*>(words + at) : uint4{};
 }
 
+inline uint32_t loadHalfWhere(bool wanted, const uint16_t* halves, int64_t at) { return wanted ? halves[at] : 0u; }
+inline uint2 loadFourHalvesWhere(bool wanted, const uint16_t* halves, int64_t at) {
+  return wanted ? *reinterpret_cast<const uint2*>(halves + at) : uint2{};
+}
+
 // ---- Asynchronous copies --------------------------------------------------------------------------------------------------
 
 inline void copyAsync16(void* shared, const void* global, const emulation::Where& where = emulation::Where::current()) {
@@ -140,6 +145,8 @@ inline uint32_t toBfloat16Pair(float low, float high) {
   };
   return round(high) << 16 | round(low);
 }
+inline uint32_t lowAsFloat(uint32_t pair) { return pair << 16; }
+inline uint32_t highAsFloat(uint32_t pair) { return pair & 0xFFFF0000u; }
 inline float asFloat(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline float asFloat(int bits) { return std::bit_cast<float>(bits); }
 inline int asInt(float value) { return std::bit_cast<int>(value); }

@@ -1,6 +1,8 @@
 // The CUDA backend itself, on emulated devices: memory that runs out, captures and devices that fail, sessions side by side, and
 // nothing left behind.
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 
 #include "check.h"
 #include "core/session.h"
@@ -30,7 +32,7 @@ class Devices {
 };
 
 std::unique_ptr<Session> cudaSession(int device = 0) {
-  return std::make_unique<Session>(makeCudaBackend(device, Precision::Float32));
+  return std::make_unique<Session>(makeCudaBackend(device, Precision::Float32, Precision::Float32));
 }
 
 BufferSpec real(const std::string& name, int64_t elements) { return {name, ElementType::Real, elements, Category::Data}; }
@@ -73,6 +75,33 @@ TEST(cudaCopiesMoreThanItsStagingHolds) {
   const size_t elements = (5 << 20) / sizeof(float) + 3;
   CopySession copy(static_cast<int64_t>(elements));
   for (const float step : {1.0f, -0.5f}) CHECK(copy.run(counting(elements, step)) == HostArray(counting(elements, step)));
+}
+
+TEST(cudaRoundsWhatIsStoredInTwoBytes) {
+  Devices devices;
+  const auto bytesOf = [](Precision precision, Precision gradients) {
+    const auto backend = makeCudaBackend(0, precision, gradients);
+    return std::vector<size_t>{backend->elementBytes(ElementType::Hidden), backend->elementBytes(ElementType::Gradient)};
+  };
+  CHECK(bytesOf(Precision::Float32, Precision::Float32) == std::vector<size_t>({4, 4}));
+  CHECK(bytesOf(Precision::Tf32, Precision::Float32) == std::vector<size_t>({4, 4}));
+  CHECK(bytesOf(Precision::Bfloat16, Precision::Float32) == std::vector<size_t>({2, 4}));
+  CHECK(bytesOf(Precision::Bfloat16, Precision::Bfloat16) == std::vector<size_t>({2, 2}));
+
+  Session session(makeCudaBackend(0, Precision::Bfloat16, Precision::Bfloat16), false);
+  // 7 fraction bits are stored: to the nearest, ties to even.
+  const float infinity = std::numeric_limits<float>::infinity();
+  const Floats values{1, -3.5f, 1 + 0x1p-8f, 1 + 3 * 0x1p-8f, -1 - 0x1.01p-8f, 0x1.FFp127f, infinity, -0.0f, 0x1p-133f};
+  const Floats stored{1, -3.5f, 1, 1 + 0x1p-6f, -1 - 0x1p-7f, infinity, infinity, -0.0f, 0x1p-133f};
+  for (const ElementType type : {ElementType::Hidden, ElementType::Gradient}) {
+    const size_t id = session.addBuffer({"b", type, static_cast<int64_t>(values.size()), Category::Data});
+    session.write(id, values);
+    CHECK(session.read(id) == HostArray(stored));
+    session.write(id, std::vector<double>(values.begin(), values.end()));
+    CHECK(session.read(id) == HostArray(stored));
+    session.write(id, Floats(values.size(), std::numeric_limits<float>::quiet_NaN()));
+    CHECK(std::isnan(std::get<Floats>(session.read(id)).front()));
+  }
 }
 
 TEST(cudaSessionsRunSideBySide) {
@@ -122,10 +151,11 @@ TEST(cudaSaysWhatMemoryIsThere) {
 
 TEST(cudaNamesWhatFailsInACapture) {
   Devices devices;
-  const auto backend = makeCudaBackend(0, Precision::Float32);
+  const auto backend = makeCudaBackend(0, Precision::Float32, Precision::Float32);
   Memory memory;
   memory.addresses.assign(1, nullptr);
   memory.types.assign(1, ElementType::Real);
+  memory.elementBytes.fill(sizeof(float));
   const std::vector<Op> possible = linear(8), impossible = linear(1 << 30);
   // More blocks than a grid may have.
   CHECK_THROWS("ERR_CUDA", "launch: cudaErrorInvalidConfiguration: ", backend->record(impossible, memory));
@@ -202,11 +232,11 @@ TEST(cudaSaysWhyThereIsNoDevice) {
     CHECK(cudaDevices().devices.empty());
     CHECK_EQUAL(cudaDevices().absence, "there is no NVIDIA driver on this machine");
     CHECK_EQUAL(cudaBuild().driver, "");
-    CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "no NVIDIA driver", makeCudaBackend(0, Precision::Float32));
+    CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "no NVIDIA driver", makeCudaBackend(0, Precision::Float32, Precision::Float32));
   }
   {
     Devices devices("0");
-    CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "finds no GPU", makeCudaBackend(0, Precision::Float32));
+    CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "finds no GPU", makeCudaBackend(0, Precision::Float32, Precision::Float32));
   }
   {
     setenv("REVNET_EMULATION_DRIVER", "12040", 1);
@@ -215,12 +245,13 @@ TEST(cudaSaysWhyThereIsNoDevice) {
     CHECK_EQUAL(cudaBuild().driver, "12.4");
     CHECK_THROWS("ERR_DEVICE_UNAVAILABLE",
                  "this build uses CUDA 13.0, which needs an NVIDIA driver of release 580 or later; the driver here",
-                 makeCudaBackend(0, Precision::Float32));
-    CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", " knows CUDA up to 12.4: update the driver", makeCudaBackend(0, Precision::Float32));
+                 makeCudaBackend(0, Precision::Float32, Precision::Float32));
+    CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", " knows CUDA up to 12.4: update the driver",
+                 makeCudaBackend(0, Precision::Float32, Precision::Float32));
   }
   Devices devices("2");
   CHECK_EQUAL(cudaDevices().devices.size(), size_t{2});
-  CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "the last one is cuda:1", makeCudaBackend(2, Precision::Float32));
+  CHECK_THROWS("ERR_DEVICE_UNAVAILABLE", "the last one is cuda:1", makeCudaBackend(2, Precision::Float32, Precision::Float32));
 }
 
 TEST(cudaKnowsWhichCodeRunsWhere) {

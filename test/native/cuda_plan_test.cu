@@ -56,6 +56,7 @@ std::vector<std::pair<size_t, size_t>> preparations(const std::vector<Op>& ops) 
   Memory memory;
   for (size_t i = 0; i < Buffers; ++i) memory.addresses.push_back(bytes.data() + i * 1024);
   memory.types.assign(Buffers, ElementType::Real);
+  memory.elementBytes.fill(sizeof(float));
   memory.prepared = bytes.data() + Buffers * 1024;
   PreparedProgram prepared(ops, memory.types, Precision::Float32);
   prepared.place(ops, memory);

@@ -57,7 +57,8 @@ class Inventor {
   void operand(const char* name, Operand& operand, Access, Types types, int64_t elements) {
     operand.id = static_cast<int32_t>(buffers.size());
     ElementType type = (types & kReal) ? ElementType::Real : (types & kIndex) ? ElementType::Index : ElementType::Byte;
-    if ((types & kFixed) && below(2) == 0) type = ElementType::Fixed;
+    for (const ElementType other : {ElementType::Fixed, ElementType::Hidden, ElementType::Gradient})
+      if ((types & bit(other)) && below(2) == 0) type = other;
     buffers.push_back({name, type, elements, Category::Data});
   }
   void optional(const char* name, Operand& operand, Access access, Types types, int64_t elements) {
@@ -110,7 +111,9 @@ HostArray contents(const BufferSpec& buffer, std::mt19937& random, bool wild) {
   const auto elements = static_cast<size_t>(buffer.elements);
   const auto chance = [&] { return wild && random() % 8 == 0; };
   switch (buffer.type) {
-    case ElementType::Real: {
+    case ElementType::Real:
+    case ElementType::Hidden:
+    case ElementType::Gradient: {
       const double wilds[] = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -1e300, 1e30,
                               -0.0};
       std::vector<double> values(elements);
@@ -172,7 +175,7 @@ TEST(everyOpStaysInBoundsOnCpu) {
 
 #if defined(REVNET_EMULATED)
 void sweepEmulated(Precision precision) {
-  sweep([&] { return makeCudaBackend(0, precision); }, 3);
+  sweep([&] { return makeCudaBackend(0, precision, precision == Precision::Bfloat16 ? precision : Precision::Float32); }, 3);
 }
 TEST(everyOpStaysInBoundsOnEmulatedCudaInFloat32) { sweepEmulated(Precision::Float32); }
 TEST(everyOpStaysInBoundsOnEmulatedCudaInTf32) { sweepEmulated(Precision::Tf32); }

@@ -6,7 +6,7 @@ import type { Activations } from "../../lib/network/recorder.js";
 import type { NetworkSpec } from "../../lib/network/spec.js";
 import { BATCH, onEveryDevice, TINY, trained } from "./support.js";
 
-onEveryDevice("the memory plan", ({ options }) => {
+onEveryDevice("the memory plan", ({ name, options }) => {
   const spec = (units: number): NetworkSpec => ({
     name: `revnet-${units}`,
     kind: "revnet",
@@ -55,6 +55,27 @@ onEveryDevice("the memory plan", ({ options }) => {
         const step = await network.prepareTraining({ batchSize: BATCH, activations });
         expect(step.planned().total).to.be.at.least(plan.total);
         network.dispose();
+      }
+    });
+
+  if (name.startsWith("cuda"))
+    it("takes the bytes that were planned in bfloat16, fewer the more is stored in it", async () => {
+      const spec = TINY.revnet!;
+      for (const activations of ["reversible", "stored"] as const) {
+        const totals: number[] = [];
+        for (const more of [
+          { precision: "tf32" },
+          { precision: "bfloat16", streamGradients: "float32" },
+          { precision: "bfloat16" },
+        ] as const) {
+          const plan = memoryPlan(spec, { ...options, ...more, batchSize: BATCH, activations, images: 20 });
+          const network = await trained(spec, { ...options, ...more }, activations, 1);
+          expect(network.memory()).to.deep.equal(plan);
+          network.dispose();
+          totals.push(plan.activations + plan.workspace);
+        }
+        expect(totals[0]).to.be.greaterThan(totals[1]!);
+        expect(totals[1]).to.be.greaterThan(totals[2]!);
       }
     });
 });

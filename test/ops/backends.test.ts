@@ -2,8 +2,9 @@
 import { expect } from "chai";
 import type { DeviceOptions, Values } from "../../binding.js";
 import { native } from "../../lib/native/index.js";
+import type { Precision } from "../../lib/network/device.js";
 import { Device, initialValues, tensorsOf } from "../../lib/verify/device.js";
-import { CONVOLVING, draw, OPERAND_ROUNDING, relativeError } from "../../lib/verify/expectation.js";
+import { draw, familiesOf, relativeError, roundingOf } from "../../lib/verify/expectation.js";
 import { type Case, generate, title } from "../../lib/verify/families.js";
 import { Problem } from "../../lib/verify/problem.js";
 import { cases, largeCases } from "./cases.js";
@@ -28,7 +29,7 @@ function backendSuite(options: Omit<DeviceOptions, "threads">, tested: readonly 
 
   for (const of of tested) {
     it(title(of), async () => {
-      const { problem, expected } = await draw(reference, of, OPERAND_ROUNDING[precision]);
+      const { problem, expected } = await draw(reference, of, roundingOf(device, precision));
       for (const each of expected) {
         const names = [...each.outputs.keys()];
         const actual = await device.program(problem.tensors, [each.step]).run(each.inputs, names);
@@ -175,13 +176,13 @@ describe("the cpu backend", () => {
 describe("the cuda backend", () => {
   const gpu = native.devices().find(({ name }) => name.startsWith("cuda"));
   if (gpu?.available) {
-    // What multiplies in a lower precision are convolutions, by the same code in both: each takes every other case of theirs.
-    const convolving = cases.filter(({ family }) => CONVOLVING.includes(family));
-    const tested = {
-      float32: [...cases, ...largeCases],
-      tf32: [...convolving.filter((_, i) => (i >> 1) % 2 === 0), ...largeCases],
-      bfloat16: [...convolving.filter((_, i) => (i >> 1) % 2 === 1), ...largeCases],
+    // What multiplies in a lower precision are convolutions, by the same code in both: each takes every other case of theirs, and
+    // bfloat16 of the other families in which it stores less.
+    const half = (precision: Precision, odd: number) => {
+      const families = familiesOf(precision);
+      return [...cases.filter(({ family }) => families.includes(family)).filter((_, i) => (i >> 1) % 2 === odd), ...largeCases];
     };
+    const tested = { float32: [...cases, ...largeCases], tf32: half("tf32", 0), bfloat16: half("bfloat16", 1) };
     for (const precision of ["float32", "tf32", "bfloat16"] as const)
       describe(precision, () => backendSuite({ device: "cuda", precision }, tested[precision]));
   } else describe.skip(`cuda (${gpu?.description ?? "this build has none"})`, () => it("is skipped", () => {}));
