@@ -48,7 +48,7 @@ export function recordForward(r: Recorder, images: BufferId, logits: BufferId, a
 
 export function recordStem(r: Recorder, images: BufferId): StemForward {
   const { convolution, norm, maxPool, output } = r.topology.stem;
-  const y = r.real(convolution.name, output);
+  const y = r.local(convolution.name, "hidden", r.elements(output));
   r.emit({
     op: "convolutionForward",
     convolution: { n: r.n, ...convolution.shape },

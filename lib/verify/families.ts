@@ -67,7 +67,7 @@ const generators: { [F in Family]: Generator<F> } = {
   batchNormRelu(problem, { parts, y: yType, n, h, w, c }) {
     const extent = { n, h, w, c };
     const elements = inputElements(extent);
-    const x = problem.normal("x", "real", elements, 1.5, 0.3);
+    const x = problem.normal("x", "hidden", elements, 1.5, 0.3);
     const norm = problem.norm("norm", c, problem.statisticsOf(x, extent));
     const names = halves(parts);
     const dy = names.map((part) => problem.normal(`dy${part}`, "gradient", elements / parts));

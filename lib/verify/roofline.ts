@@ -123,8 +123,9 @@ const shortcut = (op: Extent & { k: number; stride: number }, size: number): Ker
   { kernel: "shortcut", bytes: size * (elements(op) + (elements(op) / op.c / op.stride ** 2) * op.k) },
 ];
 const pooled = ({ n, h, w, c }: Extent): number => n * (Math.floor((h - 1) / 2) + 1) * (Math.floor((w - 1) / 2) + 1) * c;
-const maxPool = (op: Extent, size: number): Kernel[] => [
-  { kernel: "max pool", bytes: size * elements(op) + (size + 1) * pooled(op) },
+/** `size`, `pooledSize`: bytes of an element of the large tensor and of the pooled one, which has a tap for each. */
+const maxPool = (op: Extent, size: number, pooledSize = size): Kernel[] => [
+  { kernel: "max pool", bytes: size * elements(op) + (pooledSize + 1) * pooled(op) },
 ];
 const linear = ({ n, in: inputs, out }: { n: number; in: number; out: number }): Kernel => ({
   kernel: "linear",
@@ -134,12 +135,16 @@ const linear = ({ n, in: inputs, out }: { n: number; in: number; out: number }):
 
 /** The kernels of an op alone, as native/cuda launches them, but for what is prepared for all ops. */
 function kernelsOf(op: Op, storage: Storage): Kernel[] {
-  const { stream, gradient } = storage;
+  const { stream, hidden, gradient } = storage;
   switch (op.op) {
     case "gatherBatch":
       return [{ kernel: "gather", bytes: 5 * elements(op) }];
-    case "convolutionForward":
-      return forward([op], false, storage);
+    case "convolutionForward": {
+      // The stem's output is stored like hidden tensors; with fixed-point streams, all others count what leaves the range.
+      const [kernel] = forward([op], false, storage) as [Kernel];
+      const narrowed = op.outOfRange === undefined ? (stream - hidden) * shapeOf(op.convolution).output : 0;
+      return [{ ...kernel, bytes: kernel.bytes - narrowed }];
+    }
     case "convolutionBackwardData": {
       const { input, output } = shapeOf(op.convolution);
       const bytes = gradient * (input + output);
@@ -155,11 +160,11 @@ function kernelsOf(op: Op, storage: Storage): Kernel[] {
       ];
     }
     case "batchNormReluForward":
-      return [{ kernel: "batch norm", bytes: (FLOAT + stream) * elements(op) }];
+      return [{ kernel: "batch norm", bytes: (hidden + stream) * elements(op) }];
     case "batchNormReluBackward":
       return [
-        { kernel: "batch norm, backward sums", bytes: (stream + gradient) * elements(op), tail: true },
-        { kernel: "batch norm, backward", bytes: (stream + 2 * gradient) * elements(op) },
+        { kernel: "batch norm, backward sums", bytes: (hidden + gradient) * elements(op), tail: true },
+        { kernel: "batch norm, backward", bytes: (hidden + 2 * gradient) * elements(op) },
       ];
     case "updateRunningStatistics":
       return [{ kernel: "running statistics", bytes: 0 }];
@@ -168,16 +173,16 @@ function kernelsOf(op: Op, storage: Storage): Kernel[] {
     case "shortcutBackward":
       return shortcut(op, gradient);
     case "maxPoolForward":
-      return maxPool(op, stream);
+      return maxPool(op, hidden, stream);
     case "maxPoolBackward":
       return maxPool(op, gradient);
     case "globalAveragePoolForward":
-      return op.parts.map(() => ({ kernel: "average pool", bytes: stream * elements(op) }));
+      return [{ kernel: "average pool", bytes: op.parts.length * stream * elements(op) }];
     case "globalAveragePoolBackward":
-      return op.parts.flatMap(() => [
-        { kernel: "average pool, backward sums", bytes: stream * elements(op), tail: true },
-        { kernel: "average pool, backward", bytes: (stream + gradient) * elements(op) },
-      ]);
+      return [
+        { kernel: "average pool, backward sums", bytes: op.parts.length * stream * elements(op), tail: true },
+        { kernel: "average pool, backward", bytes: op.parts.length * (stream + gradient) * elements(op) },
+      ];
     case "linearForward":
       return [linear(op)];
     case "linearBackward": {

@@ -201,9 +201,9 @@ struct ConvolutionForward {
   static constexpr std::string_view kName = "convolutionForward";
   Convolution convolution;
   Norm norm;
-  Operand x;           // [n][h][w][c] real or stream
+  Operand x;           // [n][h][w][c] real, hidden or stream
   Operand weight;      // [kernel][kernel][c][k]
-  Operand y;           // [n][outH][outW][k] real, or stream (rounded to fixed point), overwritten
+  Operand y;           // [n][outH][outW][k] real or hidden, or stream (rounded to fixed point), overwritten
   Operand statistics;  // [2][k] of y, overwritten; optional
   Operand outOfRange;  // [1] += elements of y outside the fixed-point range; optional
 
@@ -211,9 +211,9 @@ struct ConvolutionForward {
   void visit(V& v) {
     v.convolution("convolution", convolution);
     norm.visit(v, Access::Read, convolution.c);
-    v.operand("x", x, Access::Read, kStream, convolution.inputElements());
+    v.operand("x", x, Access::Read, kStream | kHidden, convolution.inputElements());
     v.operand("weight", weight, Access::Read, kReal, convolution.weightElements());
-    v.operand("y", y, Access::Write, kStream, convolution.outputElements());
+    v.operand("y", y, Access::Write, kStream | kHidden, convolution.outputElements());
     v.optional("yStatistics", statistics, Access::Write, kReal, 2 * int64_t{convolution.k});
     v.optional("outOfRange", outOfRange, Access::Update, kIndex, 1);
   }
@@ -271,7 +271,7 @@ struct BatchNormReluForward {
     extent.visit(v);
     norm.visit(v, Access::Read, extent.c);
     if (!norm) throw invalid("batchNormReluForward: statistics are missing");
-    v.operand("x", x, Access::Read, kReal, extent.elements());
+    v.operand("x", x, Access::Read, kHidden, extent.elements());
     visitHalves(v, "y", y, Access::Write, kStream, extent.elements(), extent.c);
     v.optional("outOfRange", outOfRange, Access::Update, kIndex, 1);
   }
@@ -293,7 +293,7 @@ struct BatchNormReluBackward {
     norm.visit(v, Access::Read, extent.c);
     if (!norm) throw invalid("batchNormReluBackward: statistics are missing");
     gradient.visit(v, extent.c);
-    v.operand("x", x, Access::Read, kReal, extent.elements());
+    v.operand("x", x, Access::Read, kHidden, extent.elements());
     visitHalves(v, "dy", dy, Access::Read, kGradient, extent.elements(), extent.c);
     v.operand("dx", dx, Access::Write, kGradient, extent.elements());
   }
@@ -386,7 +386,7 @@ struct MaxPoolForward {
     extent.visit(v);
     norm.visit(v, Access::Read, extent.c);
     if (!norm) throw invalid("maxPoolForward: statistics are missing");
-    v.operand("x", x, Access::Read, kReal, extent.elements());
+    v.operand("x", x, Access::Read, kHidden, extent.elements());
     visitHalves(v, "y", y, Access::Write, kStream, outputElements(), extent.c);
     v.operand("argmax", argmax, Access::Write, kByte, outputElements());
     v.optional("outOfRange", outOfRange, Access::Update, kIndex, 1);
@@ -413,6 +413,10 @@ struct MaxPoolBackward {
   }
 };
 
+inline void checkParts(size_t count) {
+  if (count < 1 || count > 2) throw invalid("globalAveragePool: expected one or two parts, got " + std::to_string(count));
+}
+
 // y = mean over pixels of norm(x) for each part, the parts' channels side by side: a RevNet's two streams meet here.
 struct GlobalAveragePoolForward {
   static constexpr std::string_view kName = "globalAveragePoolForward";
@@ -432,6 +436,7 @@ struct GlobalAveragePoolForward {
       if (!part.norm) throw invalid("globalAveragePoolForward: statistics are missing");
       v.operand("x", part.x, Access::Read, kStream, extent.elements());
     });
+    checkParts(parts.size());
     v.operand("y", y, Access::Write, kReal, static_cast<int64_t>(parts.size()) * extent.n * extent.c);
   }
 };
@@ -458,6 +463,7 @@ struct GlobalAveragePoolBackward {
       v.operand("x", part.x, Access::Read, kStream, extent.elements());
       v.operand("dx", part.dx, Access::Write, kGradient, extent.elements());
     });
+    checkParts(parts.size());
     v.operand("dy", dy, Access::Read, kReal, static_cast<int64_t>(parts.size()) * extent.n * extent.c);
   }
 };

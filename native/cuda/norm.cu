@@ -14,7 +14,7 @@ constexpr int kPixels = 4;  // of a thread, all loaded before the first is used
 
 // x [pixels][c]; y: overwritten; outOfRange [1]: accumulated into, or null.
 template <int width>
-__global__ void batchNormReluForward(const float* x, NormArguments norm, Halves y, Tiling tiling, int* outOfRange) {
+__global__ void batchNormReluForward(StreamPointer x, NormArguments norm, Halves y, Tiling tiling, int* outOfRange) {
   waitForPrevious();
   const Place at(tiling, width);
   int left = 0;
@@ -25,7 +25,7 @@ __global__ void batchNormReluForward(const float* x, NormArguments norm, Halves 
     for (int p = 0; p < kPixels; ++p) {
       const int64_t pixel = first + p * tiling.rows;
       if (pixel >= tiling.pixels) break;
-      v[p] = load<width>(x + pixel * tiling.c + at.channel);
+      v[p] = load<width>(x, pixel * tiling.c + at.channel);
     }
     Affine affine[width];
     for (int i = 0; i < width; ++i) affine[i] = normAffine(norm, at.channel + i, 1.0f);
@@ -81,9 +81,9 @@ __global__ void updateRunningStatistics(const __grid_constant__ RunningUpdates u
 
 void run(const BatchNormReluForward& op, const Context& context) {
   const int c = op.extent.c;
-  const float* x = context.at<const float>(op.x);
+  const StreamPointer x = streamAt(context.memory, op.x);
   const Halves y = halvesAt(context.memory, op.y, c);
-  withWidth(y.takesVectors() && isAligned(x), [&](auto constant) {
+  withWidth(y.takesVectors() && x.aligned, [&](auto constant) {
     constexpr int width = decltype(constant)::value;
     const Tiling tiling(op.extent.pixels(), c, width);
     launch(context.stream, batchNormReluForward<width>, tiling.grid(int64_t{kPixels} * tiling.rows), kThreads, 0, x,
@@ -92,18 +92,25 @@ void run(const BatchNormReluForward& op, const Context& context) {
 }
 
 size_t workspaceBytes(const BatchNormReluBackward& op, Precision) {
-  Carver carver(nullptr);
-  NormGradientLayout(op.extent.pixels(), op.extent.c, carver);
-  return carver.used();
+  return carvedBytes<NormGradientLayout>(op.extent.pixels(), op.extent.c, 1);
 }
 
 void run(const BatchNormReluBackward& op, const Context& context) {
+  const int c = op.extent.c;
   Carver carver(context.memory.workspace);
-  const NormGradientLayout layout(op.extent.pixels(), op.extent.c, carver);
-  const Halves dy = halvesAt(context.memory, op.dy, op.extent.c);
+  const NormGradientLayout layout(op.extent.pixels(), c, 1, carver);
+  const Halves dy = halvesAt(context.memory, op.dy, c);
   withNarrow(dy.first.narrow, [&](auto narrow) {
-    enqueueNormGradient(context, op.norm, op.gradient, streamAt(context.memory, op.x), DenseGradient<narrow>{dy}, dy.takesVectors(),
-                        streamAt(context.memory, op.dx), op.extent.pixels(), op.extent.c, layout);
+    NormGradientParts<DenseGradient<narrow>> parts{};
+    parts.list[parts.count++] = {streamAt(context.memory, op.x),
+                                 normArguments(op.norm, context.memory, c),
+                                 context.at<float>(op.gradient.gamma),
+                                 context.at<float>(op.gradient.beta),
+                                 streamAt(context.memory, op.dx),
+                                 {dy},
+                                 {},
+                                 {}};
+    enqueueNormGradient(context, parts, dy.takesVectors(), op.extent.pixels(), c, layout);
   });
 }
 

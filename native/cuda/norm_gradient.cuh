@@ -14,39 +14,53 @@
 
 namespace revnet::cuda {
 
+constexpr int kMostParts = 2;  // tensors of one shape, in one launch
+
 // Scratch, and how the pixels are split over blocks: by shape alone, whatever the width of the accesses.
 struct NormGradientLayout {
   int64_t pixelsPerBlock;
   int splits;
-  float2* partials;  // [splits][c], see ChannelPartials
-  NormGradientVectors vectors;
+  float2* partials[kMostParts] = {};  // of each part [splits][c], see ChannelPartials
+  NormGradientVectors vectors[kMostParts];
 
-  NormGradientLayout(int64_t pixels, int c, Carver& carver) {
+  NormGradientLayout(int64_t pixels, int c, int parts, Carver& carver) {
     constexpr int64_t kElements = 8192;  // of a block: 32 a thread
     constexpr int64_t kMostSplits = 1024;
     pixelsPerBlock = std::max(kElements / std::min(c, 256), (pixels + kMostSplits - 1) / kMostSplits);
     splits = static_cast<int>(blocksFor(pixels, pixelsPerBlock));
-    partials = carver.take<float2>(static_cast<size_t>(c) * static_cast<size_t>(splits));
-    vectors = NormGradientVectors(c, carver);
+    for (int part = 0; part < parts; ++part) {
+      partials[part] = carver.take<float2>(static_cast<size_t>(c) * static_cast<size_t>(splits));
+      vectors[part] = NormGradientVectors(c, carver);
+    }
   }
 };
 
 // dx of one tensor x [pixels][c].
-struct NormGradientArguments {
+template <class Gradient>
+struct NormGradientPart {
   StreamPointer x;
   NormArguments norm;
-  NormGradientVectors vectors;
   float *gammaGradient, *betaGradient;  // [c] each, overwritten
   StreamPointer dx;                     // [pixels][c] real, overwritten
+  Gradient dy;
+  NormGradientVectors vectors;  // enqueueNormGradient's
+  ChannelPartials partials;     // and these
+};
+template <class Gradient>
+struct NormGradientParts {
+  NormGradientPart<Gradient> list[kMostParts];
+  int count;
 };
 
 #if defined(__CUDACC__) || defined(REVNET_EMULATED)
 namespace {
 
+// Of part blockIdx.z.
 template <int width, class Gradient>
-__global__ void normGradientSums(NormGradientArguments of, Gradient dy, Tiling tiling, int64_t pixelsPerBlock,
-                                 ChannelPartials partials, unsigned* counters) {
+__global__ void normGradientSums(const __grid_constant__ NormGradientParts<Gradient> parts, Tiling tiling, int64_t pixelsPerBlock,
+                                 unsigned* counters) {
   waitForPrevious();
+  const NormGradientPart<Gradient>& of = parts.list[blockIdx.z];
   const Place at(tiling, width);
   const int channels = tiling.lanes * width, begin = static_cast<int>(blockIdx.y) * channels;
   auto* totals = reinterpret_cast<float4*>(sharedMemory());  // [threads]
@@ -66,7 +80,7 @@ __global__ void normGradientSums(NormGradientArguments of, Gradient dy, Tiling t
 #pragma unroll 4
       for (int64_t pixel = first; pixel < end; pixel += tiling.rows) {
         const Vector<width> x = load<width>(of.x, pixel * tiling.c + at.channel);
-        const Vector<width> d = dy.template at<width>(pixel, at.channel);
+        const Vector<width> d = of.dy.template at<width>(pixel, at.channel);
         for (int i = 0; i < width; ++i) {
           const float dz = norm[i](x.v[i]) <= 0.0f ? 0.0f : d.v[i];
           dzSum[i] += dz;
@@ -84,9 +98,9 @@ __global__ void normGradientSums(NormGradientArguments of, Gradient dy, Tiling t
 
   const int count = tiling.c - begin < channels ? tiling.c - begin : channels;
   if (const int i = static_cast<int>(threadIdx.x); i < count)
-    partials.at(static_cast<int>(blockIdx.x), begin + i) = make_float2(sums[i], sums[channels + i]);
-  if (!isLastBlock(counters + blockIdx.y, gridDim.x, word)) return;
-  forEachPairTotal(partials, begin, begin + count, totals, [&](int channel, float dz, float dzx) {
+    of.partials.at(static_cast<int>(blockIdx.x), begin + i) = make_float2(sums[i], sums[channels + i]);
+  if (!isLastBlock(counters + blockIdx.z * gridDim.y + blockIdx.y, gridDim.x, word)) return;
+  forEachPairTotal(of.partials, begin, begin + count, totals, [&](int channel, float dz, float dzx) {
     finishNormGradient(of.norm, channel, dz, dzx, static_cast<float>(tiling.pixels), of.x.step(), of.gammaGradient, of.betaGradient,
                        of.vectors);
   });
@@ -95,8 +109,9 @@ __global__ void normGradientSums(NormGradientArguments of, Gradient dy, Tiling t
 constexpr int kPixelsApplied = 4;  // of a thread, all loaded before the first is used
 
 template <int width, class Gradient>
-__global__ void normGradientApply(NormGradientArguments of, Gradient dy, Tiling tiling) {
+__global__ void normGradientApply(const __grid_constant__ NormGradientParts<Gradient> parts, Tiling tiling) {
   waitForPrevious();
+  const NormGradientPart<Gradient>& of = parts.list[blockIdx.z];
   const Place at(tiling, width);
   if (!at.active) return;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * tiling.rows * kPixelsApplied + at.row;
@@ -106,7 +121,7 @@ __global__ void normGradientApply(NormGradientArguments of, Gradient dy, Tiling 
     const int64_t pixel = first + p * tiling.rows;
     if (pixel >= tiling.pixels) break;
     x[p] = load<width>(of.x, pixel * tiling.c + at.channel);
-    d[p] = dy.template at<width>(pixel, at.channel);
+    d[p] = of.dy.template at<width>(pixel, at.channel);
   }
   Affine norm[width];
   float slope[width], tilt[width], offset[width];
@@ -132,23 +147,28 @@ __global__ void normGradientApply(NormGradientArguments of, Gradient dy, Tiling 
 
 // `takesVectors`: of dy; x and dx are looked at here.
 template <class Gradient>
-void enqueueNormGradient(const Context& context, const Norm& norm, const NormGradient& gradient, StreamPointer x,
-                         const Gradient& dy, bool takesVectors, StreamPointer dx, int64_t pixels, int c,
+void enqueueNormGradient(const Context& context, NormGradientParts<Gradient> parts, bool takesVectors, int64_t pixels, int c,
                          const NormGradientLayout& layout) {
-  const NormGradientArguments arguments{x,
-                                        normArguments(norm, context.memory, c),
-                                        layout.vectors,
-                                        context.at<float>(gradient.gamma),
-                                        context.at<float>(gradient.beta),
-                                        dx};
-  withWidth(takesVectors && c % 4 == 0 && x.aligned && dx.aligned, [&](auto constant) {
+  bool four = takesVectors && c % 4 == 0;
+  for (int i = 0; i < parts.count; ++i) {
+    NormGradientPart<Gradient>& part = parts.list[i];
+    part.vectors = layout.vectors[i];
+    part.partials = {layout.partials[i], layout.splits, c};
+    four = four && part.x.aligned && part.dx.aligned;
+  }
+  withWidth(four, [&](auto constant) {
     constexpr int width = decltype(constant)::value;
     const Tiling tiling(pixels, c, width);
     constexpr size_t kSharedBytes = 2 * kThreads * sizeof(float4) + sizeof(unsigned);
-    launch(context.stream, normGradientSums<width, Gradient>, tiling.grid(layout.pixelsPerBlock), kThreads, kSharedBytes, arguments,
-           dy, tiling, layout.pixelsPerBlock, ChannelPartials{layout.partials, layout.splits, c}, context.counters);
-    launch(context.stream, normGradientApply<width, Gradient>, tiling.grid(int64_t{kPixelsApplied} * tiling.rows), kThreads, 0,
-           arguments, dy, tiling);
+    const auto grid = [&](int64_t pixelsPerBlock) {
+      dim3 of = tiling.grid(pixelsPerBlock);
+      of.z = static_cast<unsigned>(parts.count);
+      return of;
+    };
+    launch(context.stream, normGradientSums<width, Gradient>, grid(layout.pixelsPerBlock), kThreads, kSharedBytes, parts, tiling,
+           layout.pixelsPerBlock, context.counters);
+    launch(context.stream, normGradientApply<width, Gradient>, grid(int64_t{kPixelsApplied} * tiling.rows), kThreads, 0, parts,
+           tiling);
   });
 }
 

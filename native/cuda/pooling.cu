@@ -98,8 +98,8 @@ struct alignas(width) Taps {
 };
 
 // x [n][h][w][c]; y, argmax [n][outH][outW][c]: overwritten; outOfRange [1]: accumulated into, or null; tiling: of y.
-template <int width>
-__global__ void maxPoolForward(const float* x, NormArguments norm, Halves y, uint8_t* argmax, Extent extent, Tiling tiling,
+template <int width, bool kNarrow>
+__global__ void maxPoolForward(StreamPointer x, NormArguments norm, Halves y, uint8_t* argmax, Extent extent, Tiling tiling,
                                int* outOfRange) {
   waitForPrevious();
   const Place at(tiling, width);
@@ -115,7 +115,8 @@ __global__ void maxPoolForward(const float* x, NormArguments norm, Halves y, uin
     Vector<width> v[9];
 #pragma unroll
     for (int tap = 0; tap < 9; ++tap)
-      if (inside(tap)) v[tap] = load<width>(x + ((out.image * h + row + tap / 3) * w + column + tap % 3) * extent.c + at.channel);
+      if (inside(tap))
+        v[tap] = loadReal<width, kNarrow>(x.data, ((out.image * h + row + tap / 3) * w + column + tap % 3) * extent.c + at.channel);
 
     Vector<width> best;
     Taps<width> which{};
@@ -164,10 +165,20 @@ __global__ void maxPoolBackward(Halves dy, const uint8_t* argmax, StreamPointer 
 
 // ---- Global average pool ----------------------------------------------------------------------------------------------------
 
-// A block averages one image: x [n][area][c]; y [n][stride] from `offset` on: overwritten. tiling: of one image.
+// A block averages one image of a part.
+struct AveragePart {
+  StreamPointer x;  // [n][area][c]
+  NormArguments norm;
+};
+struct AverageParts {
+  AveragePart list[kMostParts];
+};
+
+// y [n][stride], each part's channels behind those of the one before: overwritten. tiling: of one image. Part blockIdx.z.
 template <int width>
-__global__ void averageForward(StreamPointer x, NormArguments norm, float* y, int stride, int offset, Tiling tiling) {
+__global__ void averageForward(const __grid_constant__ AverageParts parts, float* y, int stride, Tiling tiling) {
   waitForPrevious();
+  const auto& [x, norm] = parts.list[blockIdx.z];
   const Place at(tiling, width);
   const int channels = tiling.lanes * width, begin = static_cast<int>(blockIdx.y) * channels;
   float* sums = reinterpret_cast<float*>(sharedMemory());  // [rows][channels]
@@ -185,8 +196,9 @@ __global__ void averageForward(StreamPointer x, NormArguments norm, float* y, in
     for (int i = 0; i < width; ++i) sums[at.row * channels + at.channel - begin + i] = sum[i];
   }
   sumRows(sums, tiling.rows, channels);
+  float* const to = y + static_cast<int64_t>(blockIdx.x) * stride + static_cast<int>(blockIdx.z) * tiling.c + begin;
   for (int i = static_cast<int>(threadIdx.x); i < channels && begin + i < tiling.c; i += kThreads)
-    y[static_cast<int64_t>(blockIdx.x) * stride + offset + begin + i] = sums[i] / static_cast<float>(tiling.pixels);
+    to[i] = sums[i] / static_cast<float>(tiling.pixels);
 }
 
 // Each pixel of an image gets an equal share of the gradient of its average: dy [n][stride] from `offset` on.
@@ -250,14 +262,16 @@ void run(std::span<const ShortcutBackward* const> ops, const Context& context) {
 
 void run(const MaxPoolForward& op, const Context& context) {
   const int c = op.extent.c;
-  const float* x = context.at<const float>(op.x);
+  const StreamPointer x = streamAt(context.memory, op.x);
   const Halves y = halvesAt(context.memory, op.y, c);
   auto* argmax = context.at<uint8_t>(op.argmax);
-  withWidth(y.takesVectors() && isAligned(x, argmax), [&](auto constant) {
-    constexpr int width = decltype(constant)::value;
-    const Tiling tiling(op.outputElements() / c, c, width);
-    launch(context.stream, maxPoolForward<width>, tiling.grid(tiling.rows), kThreads, 0, x,
-           normArguments(op.norm, context.memory, c), y, argmax, op.extent, tiling, context.at<int>(op.outOfRange));
+  withNarrow(x.narrow, [&](auto narrow) {
+    withWidth(y.takesVectors() && x.aligned && isAligned(argmax), [&](auto constant) {
+      constexpr int width = decltype(constant)::value;
+      const Tiling tiling(op.outputElements() / c, c, width);
+      launch(context.stream, maxPoolForward<width, narrow>, tiling.grid(tiling.rows), kThreads, 0, x,
+             normArguments(op.norm, context.memory, c), y, argmax, op.extent, tiling, context.at<int>(op.outOfRange));
+    });
   });
 }
 
@@ -276,37 +290,45 @@ void run(const MaxPoolBackward& op, const Context& context) {
 }
 
 void run(const GlobalAveragePoolForward& op, const Context& context) {
-  const int c = op.extent.c, stride = static_cast<int>(op.parts.size()) * c;
-  int offset = 0;
-  for (const auto& part : op.parts) {
-    const StreamPointer x = streamAt(context.memory, part.x);
-    withWidth(c % 4 == 0 && x.aligned, [&](auto constant) {
-      constexpr int width = decltype(constant)::value;
-      const Tiling tiling(int64_t{op.extent.h} * op.extent.w, c, width);
-      launch(context.stream, averageForward<width>, dim3(static_cast<unsigned>(op.extent.n), static_cast<unsigned>(tiling.groups)),
-             kThreads, sizeof(float) * static_cast<size_t>(tiling.rows * tiling.lanes * width), x,
-             normArguments(part.norm, context.memory, c), context.at<float>(op.y), stride, offset, tiling);
-    });
-    offset += c;
+  const int c = op.extent.c, count = static_cast<int>(op.parts.size());
+  AverageParts parts{};
+  bool four = c % 4 == 0;
+  for (size_t i = 0; i < op.parts.size(); ++i) {
+    parts.list[i] = {streamAt(context.memory, op.parts[i].x), normArguments(op.parts[i].norm, context.memory, c)};
+    four = four && parts.list[i].x.aligned;
   }
+  withWidth(four, [&](auto constant) {
+    constexpr int width = decltype(constant)::value;
+    const Tiling tiling(int64_t{op.extent.h} * op.extent.w, c, width);
+    const dim3 grid(static_cast<unsigned>(op.extent.n), static_cast<unsigned>(tiling.groups), static_cast<unsigned>(count));
+    launch(context.stream, averageForward<width>, grid, kThreads,
+           sizeof(float) * static_cast<size_t>(tiling.rows * tiling.lanes * width), parts, context.at<float>(op.y), count * c,
+           tiling);
+  });
 }
 
 size_t workspaceBytes(const GlobalAveragePoolBackward& op, Precision) {
-  Carver carver(nullptr);
-  NormGradientLayout(op.extent.pixels(), op.extent.c, carver);  // the parts' kernels run one after the other and share it
-  return carver.used();
+  return carvedBytes<NormGradientLayout>(op.extent.pixels(), op.extent.c, static_cast<int>(op.parts.size()));
 }
 
 void run(const GlobalAveragePoolBackward& op, const Context& context) {
+  const int c = op.extent.c, count = static_cast<int>(op.parts.size());
   Carver carver(context.memory.workspace);
-  const NormGradientLayout layout(op.extent.pixels(), op.extent.c, carver);
-  const int c = op.extent.c;
-  AverageGradient dy{context.at<const float>(op.dy), int64_t{op.extent.h} * op.extent.w, static_cast<int>(op.parts.size()) * c, 0};
+  const NormGradientLayout layout(op.extent.pixels(), c, count, carver);
+  const auto* const dy = context.at<const float>(op.dy);
+  NormGradientParts<AverageGradient> parts{};
   for (const auto& part : op.parts) {
-    enqueueNormGradient(context, part.norm, part.gradient, streamAt(context.memory, part.x), dy, c % 4 == 0 && isAligned(dy.dy),
-                        streamAt(context.memory, part.dx), op.extent.pixels(), c, layout);
-    dy.offset += c;
+    parts.list[parts.count] = {streamAt(context.memory, part.x),
+                               normArguments(part.norm, context.memory, c),
+                               context.at<float>(part.gradient.gamma),
+                               context.at<float>(part.gradient.beta),
+                               streamAt(context.memory, part.dx),
+                               {dy, int64_t{op.extent.h} * op.extent.w, count * c, parts.count * c},
+                               {},
+                               {}};
+    ++parts.count;
   }
+  enqueueNormGradient(context, parts, c % 4 == 0 && isAligned(dy), op.extent.pixels(), c, layout);
 }
 
 }  // namespace revnet::cuda
