@@ -29,8 +29,8 @@ struct EndPass {
 };
 
 struct EndAndConvolutionPass {
-  EndPass end;
   ConvolutionPass convolution;
+  EndPass end;
 };
 
 #if REVNET_KERNEL_CODE
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kConvolutionThreads, kAhead ? 2 : 1)
     endAndConvolveKernel(const __grid_constant__ EndAndConvolutionPass pass) {
   const Turn turn(pass.convolution.allBlocks(), pass.end.allBlocks());
   if (turn.first)
-    convolveTiles<Math, kColumnWarps, Writing::Add, kAhead>(pass.convolution, turn.index);
+    convolveTiles<Math, kColumnWarps, Writing::Add, kAhead, false>(pass.convolution, turn.index);
   else
     endFunction<Math::kNarrowTensors, false>(pass.end, turn.index);
 }
@@ -182,7 +182,7 @@ void endBackward(const Context& context, const BackwardEnd& end) {
 
 void endBackwardAndConvolve(const Context& context, const BackwardEnd& end, const ConvolutionPlan& plan, const Source& source,
                             const std::byte* weights, const Target& target, const PartialSums& partials) {
-  const EndAndConvolutionPass pass{endPass(end), convolutionPass(context, plan, source, weights, target, partials)};
+  const EndAndConvolutionPass pass{convolutionPass(context, plan, source, weights, target, partials), endPass(end)};
   const auto blocks = static_cast<unsigned>(pass.end.allBlocks() + pass.convolution.allBlocks());
   withMath(context.precision, [&](auto math) {
     withShape(plan, [&](auto columnWarps, auto ahead) {

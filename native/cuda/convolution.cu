@@ -29,8 +29,8 @@ __global__ void __launch_bounds__(kThreads, kAhead ? 2 : 1) convolveKernel(const
 // ---- Host ----------------------------------------------------------------------------------------------------------------------
 
 // Of BoxPixels.
-size_t pixelBytes(const Gather& gather, int chunk) {
-  return static_cast<size_t>(filledPixels(gather.patchPixels(), kThreads / (chunk / 4)) + gather.tile.pixels()) * sizeof(BoxPixel);
+size_t pixelBytes(const Gather& gather) {
+  return static_cast<size_t>(gather.patchPixels() + gather.tile.pixels()) * sizeof(BoxPixel);
 }
 
 // `layTiles` of a pass's gather for so many pixels.
@@ -50,9 +50,8 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
   const int outputs = transposed ? conv.c : conv.k;
   const auto hasRoom = [](const ConvolutionPlan& plan) {
     const int patch = plan.gather.patchPixels() * rowPitch<Math>(Math::kStep);
-    return pixelBytes(plan.gather, Math::kStep) +
-               static_cast<size_t>(patch +
-                                   (plan.ahead ? 2 : 1) * plan.layout.kernel * slabBytes<Math>(Math::kStep, plan.layout.columns)) <=
+    return pixelBytes(plan.gather) + static_cast<size_t>(patch + (plan.ahead ? 2 : 1) * plan.layout.kernel *
+                                                                     slabBytes<Math>(Math::kStep, plan.layout.columns)) <=
            kSharedBytes<Math>;
   };
   ConvolutionPlan plan = planFor({outputs <= 16 ? 1 : outputs <= 32 ? 2 : 4});
@@ -69,7 +68,7 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
   };
   while (layout.chunk > Math::kStep && (layout.chunk / 2 >= layout.inputs || patchBytes() > kPatchBytes)) layout.chunk /= 2;
   const auto rowBytes = [&] { return static_cast<size_t>(slabBytes<Math>(layout.chunk, layout.columns) * layout.kernel); };
-  const auto withPixels = [&](size_t bytes) { return bytes + pixelBytes(plan.gather, layout.chunk); };
+  const auto withPixels = [&](size_t bytes) { return bytes + pixelBytes(plan.gather); };
   const auto residentBytes = [&] {
     return withPixels(patchBytes() + rowBytes() * static_cast<size_t>(layout.chunks() * layout.kernel));
   };
@@ -81,7 +80,7 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
   while (!plan.resident && plan.rowsAtOnce > 1 && streamedBytes(buffers * plan.rowsAtOnce) > kStreamedBytes) --plan.rowsAtOnce;
   const size_t reading = plan.resident ? residentBytes() : streamedBytes(buffers * plan.rowsAtOnce);
   const size_t summing = sizeof(float4) * (1 + kThreads);  // ChannelSums::leave takes no more
-  plan.pixelsAt = static_cast<int>(reading - pixelBytes(plan.gather, layout.chunk));
+  plan.pixelsAt = static_cast<int>(reading - pixelBytes(plan.gather));
   plan.sharedBytes = std::max(reading, summing);
   // As many tiles for each block.
   const int tiles = plan.gather.tiles(), beside = layout.columnTiles() * plan.gather.phases * plan.gather.phases;

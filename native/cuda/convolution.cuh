@@ -180,7 +180,8 @@ struct BackwardEnd {
 };
 // Enqueues it.
 void endBackward(const Context& context, const BackwardEnd& end);
-// Enqueues it and a pass of convolve that adds, which neither reads nor writes what the other writes, in one launch.
+// Enqueues it and a pass of convolve that adds, and is asked for no statistics and no count, which neither reads nor writes what
+// the other writes, in one launch.
 void endBackwardAndConvolve(const Context& context, const BackwardEnd& end, const ConvolutionPlan& plan, const Source& source,
                             const std::byte* weights, const Target& target, const PartialSums& partials);
 

@@ -78,7 +78,8 @@ struct Group {
 
 // What one block does: its share of the tiles, of one column tile, in one phase. `index`: which block, of pass.allBlocks(). Waits
 // for the launch before once it has done what depends on the shape alone.
-template <class Math, int kColumnWarps, Writing kWriting, bool kAhead>
+// kSums: see addTile.
+template <class Math, int kColumnWarps, Writing kWriting, bool kAhead, bool kSums = true>
 __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
   constexpr int kColumns = BlockShape{kColumnWarps}.columns();
   constexpr bool kNarrow = Math::kNarrowTensors;
@@ -92,10 +93,9 @@ __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
   const Axis &rows = gather.rows[phase / 2], &columns = gather.columns[phase % 2];
   const Box &read = pass.read, &written = pass.written[phase];
   auto* const readPixels = reinterpret_cast<BoxPixel*>(sharedMemory() + pass.pixelsAt);
-  const int filled = filledPixels(read.pixels(), kConvolutionThreads / (chunk / 4));
-  BoxPixel* const writtenPixels = readPixels + filled;
-  layPixels(readPixels, read, filled);
-  layPixels(writtenPixels, written, written.pixels());
+  BoxPixel* const writtenPixels = readPixels + read.pixels();
+  layPixels(readPixels, read);
+  layPixels(writtenPixels, written);
   waitForPrevious();
 
   std::byte* const patch = sharedMemory();
@@ -192,9 +192,10 @@ __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
     if constexpr (kWriting == Writing::Mask)
       maskTile<kNarrow>(pass.target, tile, pixels, stored, channel, layout.outputs, whole, sums);
     else
-      left += addTile<kNarrow>(pass.target, tile, pixels, stored, channel, layout.outputs, whole, sums);
+      left += addTile<kNarrow, kSums>(pass.target, tile, pixels, stored, channel, layout.outputs, whole, sums);
   }
   copyAsyncWait<0>();  // of weights that no tile has waited for
+  if constexpr (!kSums) return;
 
   if (left > 0 && pass.target.outOfRange != nullptr) atomicAddCount(pass.target.outOfRange, left);
   if (kWriting == Writing::Add && pass.target.statistics.statistics == nullptr) return;

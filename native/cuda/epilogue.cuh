@@ -154,7 +154,7 @@ struct OwnWords {
 
   // From `channel` on, of c; zeros where the pixel or the channel does not exist, and unless `wanted`. `whole`: four at once.
   __device__ void load(const StreamPointer& stream, const OwnPixels& pixels, int channel, int c, bool whole, bool wanted) {
-    const auto* const words = static_cast<const uint32_t*>(stream.data) + pixels.origin + channel;
+    const auto* const words = stream.at<const uint32_t>(pixels.origin + channel);
     const int count = c - channel;
     if (whole) {
 #pragma unroll
@@ -163,7 +163,7 @@ struct OwnWords {
         if constexpr (kNarrow) {
           // In two accesses, the second of which narrow ones do not make: a branch would make each wait for the one before it.
           const int log = stream.narrow ? 0 : 1;
-          const auto* const halves = static_cast<const uint16_t*>(stream.data) + ((pixels.origin + channel) << log);
+          const auto* const halves = stream.at<const uint16_t>((pixels.origin + channel) << log);
           const int64_t from = static_cast<int64_t>(pixels.distance[i]) << log;
           const uint2 low = loadFourHalvesWhere(exists, halves, from);
           const uint2 high = loadFourHalvesWhere(exists && !stream.narrow, halves, from + 4);
@@ -173,7 +173,7 @@ struct OwnWords {
         }
       }
     } else if (kNarrow && stream.narrow) {
-      const auto* const halves = static_cast<const uint16_t*>(stream.data) + pixels.origin + channel;
+      const auto* const halves = stream.at<const uint16_t>(pixels.origin + channel);
 #pragma unroll
       for (int i = 0; i < kOwnPixels; ++i) {
         const uint4 four = loadUpToFour(wanted && pixels.exists[i], halves, pixels.distance[i], count);
@@ -192,7 +192,8 @@ struct OwnWords {
 
 // y = base + sign * q(sums), for the lane's channels of which the first is `channel`. Returns how many left the range, where that
 // is counted. `base`: zeros where there is none. kNarrow: y may be narrow, and then has no base.
-template <bool kNarrow, class Tile, int kPairs>
+// kSums: whether statistics and what left the range may be asked for.
+template <bool kNarrow, bool kSums, class Tile, int kPairs>
 __device__ int addTile(const Target& target, const Tile& tile, const OwnPixels& pixels, const OwnWords<false> (&base)[kPairs],
                        int channel, int c, bool whole, ChannelSums<kPairs, Writing::Add>& sums) {
   int left = 0;
@@ -220,7 +221,7 @@ __device__ int addTile(const Target& target, const Tile& tile, const OwnPixels& 
           overflow |= (before ^ y[i][j]) & (q ^ y[i][j]);  // of sums; differences are not counted
           largest = maxNan(largest, fabsf(scaled));
         }
-      if (target.outOfRange != nullptr && (overflow < 0 || !(largest < 0x1p31f))) {
+      if (kSums && target.outOfRange != nullptr && (overflow < 0 || !(largest < 0x1p31f))) {
 #pragma unroll
         for (int i = 0; i < kOwnPixels; ++i)
 #pragma unroll
@@ -257,9 +258,9 @@ __device__ int addTile(const Target& target, const Tile& tile, const OwnPixels& 
       for (int i = 0; i < kOwnPixels; ++i)
         if (pixels.exists[i] && count > 0) storeFour(to + pixels.distance[i], y[i], count, whole);
     }
-    if (target.statistics.statistics != nullptr) sums.addValues(pair, v, pixels.exists);
+    if (kSums && target.statistics.statistics != nullptr) sums.addValues(pair, v, pixels.exists);
   }
-  sums.count(pixels.exists);
+  if (kSums) sums.count(pixels.exists);
   return left;
 }
 

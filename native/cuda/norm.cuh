@@ -21,6 +21,11 @@ struct StreamPointer {
   constexpr explicit operator bool() const { return data != nullptr; }
 
 #if defined(__CUDACC__) || defined(REVNET_EMULATED)
+  // Its element `index` of type T, which has to be the element's; null where there is no tensor.
+  template <class T>
+  __device__ T* at(int64_t index) const {
+    return data != nullptr ? static_cast<T*>(data) + index : nullptr;
+  }
   // What a stored number has to be multiplied with.
   __host__ __device__ float step() const { return fixed ? kFixedStep : 1.0f; }
   // The stored number at `index`, without its step.

@@ -54,12 +54,6 @@ struct BoxPixel {
 // Loads of a thread that are under way at a time, of one tensor and of two.
 constexpr int kLoads = 6, kGradientLoads = 4;
 
-// BoxPixels of a box that is filled by so many threads for each group of channels: they look at kLoads or kGradientLoads at a time,
-// and so past its end.
-constexpr int filledPixels(int pixels, int threads) {
-  return std::max(ceilDiv(pixels, kLoads * threads) * kLoads, ceilDiv(pixels, kGradientLoads * threads) * kGradientLoads) * threads;
-}
-
 #if REVNET_KERNEL_CODE
 
 // A place's fields of 10, 9 and 9 bits, and above each a guard bit that is set.
@@ -69,7 +63,7 @@ __device__ constexpr unsigned fieldsOf(int column, int row, int image) {
 constexpr unsigned kGuards = 1u << 10 | 1u << 20 | 1u << 30;
 
 // Which pixels of a box exist, where the box begins at (image, top, left) in steps. No difference of fields in range clears the
-// guard bit above it, so that two subtractions make all six comparisons. A place of zero is nowhere.
+// guard bit above it, so that two subtractions make all six comparisons.
 class Inside {
  public:
   __device__ Inside(const Box& box, int image, int top, int left)
@@ -92,17 +86,16 @@ class SmallDivisor {
   unsigned magic_;
 };
 
-// Writes pixels[all]: those of the box, then such as are nowhere. A barrier has to follow.
-__device__ inline void layPixels(BoxPixel* pixels, const Box& box, int all) {
+// Writes pixels[box.pixels()]. A barrier has to follow.
+__device__ inline void layPixels(BoxPixel* pixels, const Box& box) {
   const SmallDivisor byWidth(box.width), byHeight(box.height);
   const int count = box.pixels();
 #pragma unroll 1
-  for (int pixel = static_cast<int>(threadIdx.x); pixel < all; pixel += kConvolutionThreads) {
+  for (int pixel = static_cast<int>(threadIdx.x); pixel < count; pixel += kConvolutionThreads) {
     const int line = byWidth.divide(pixel), column = pixel - line * box.width;
     const int image = byHeight.divide(line), row = line - image * box.height;
-    pixels[pixel] = pixel < count ? BoxPixel{((image * box.tensorH + row * box.step) * box.tensorW + column * box.step) * box.c,
-                                             fieldsOf(column, row, image) + kGuards}
-                                  : BoxPixel{0, 0};
+    pixels[pixel] = {((image * box.tensorH + row * box.step) * box.tensorW + column * box.step) * box.c,
+                     fieldsOf(column, row, image) + kGuards};
   }
 }
 
@@ -111,7 +104,7 @@ __device__ inline void layPixels(BoxPixel* pixels, const Box& box, int all) {
 struct Rows {
   std::byte* to;
   int pitch;
-  const BoxPixel* pixels;  // [filledPixels(count, threads of a block / (channels / 4))]
+  const BoxPixel* pixels;  // [count]
   int count;
   int channel, channels, used;
 };
@@ -122,21 +115,22 @@ __device__ void fillRowsFrom(const Reader& reader, const Rows& rows, const Insid
                              std::byte* to) {
   const BoxPixel* pixels = rows.pixels + first;
 #pragma unroll 1
-  for (int pixel = first; pixel < rows.count;
-       pixel += kAtOnce * each, pixels += kAtOnce * each, to += kAtOnce * each * rows.pitch) {
+  for (int left = rows.count - first; left > 0;
+       left -= kAtOnce * each, pixels += kAtOnce * each, to += kAtOnce * each * rows.pitch) {
     typename Reader::Raw raw[kAtOnce];
     bool exists[kAtOnce];
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      const BoxPixel at = pixels[i * each];
-      exists[i] = any && inside.contains(at.place);
+      const bool there = i * each < left;
+      const BoxPixel at = pixels[there ? i * each : 0];
+      exists[i] = there && any && inside.contains(at.place);
       raw[i] = reader.load(exists[i], at.distance);
     }
     float v[kAtOnce][4];
     reader.convert(raw, v);
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i)
-      if (pixel + i * each < rows.count) Math::store4(to + i * each * rows.pitch, v[i], exists[i]);
+      if (i * each < left) Math::store4(to + i * each * rows.pitch, v[i], exists[i]);
   }
 }
 

@@ -33,10 +33,8 @@ constexpr int powerFrom(int value) {
 }
 
 // Of a block's Work, and the pixels behind it.
-size_t workBytes(const WeightsGradientPlan& plan) {
-  const int pixels = filledPixels(plan.gather.patchPixels(), kConvolutionThreads / (plan.chunk / 4)) +
-                     filledPixels(plan.gather.tile.pixels(), kConvolutionThreads / (plan.columns / 4));
-  return sizeof(Work) + static_cast<size_t>(pixels) * sizeof(BoxPixel);
+size_t workBytes(const Gather& gather) {
+  return sizeof(Work) + static_cast<size_t>(gather.patchPixels() + gather.tile.pixels()) * sizeof(BoxPixel);
 }
 
 // How a block's share of taps and channels is laid out, for the widths of the plan.
@@ -66,7 +64,7 @@ WeightsGradientPlan planPass(const Convolution& shape) {
     const auto tile = static_cast<size_t>(plan.gather.patchPixels()) * static_cast<size_t>(columnPitch<Math>(plan.chunk)) +
                       static_cast<size_t>(pixels) * static_cast<size_t>(columnPitch<Math>(plan.columns));
     const int units = plan.rowGroups * (plan.columns / kTileEdge);
-    return std::max(tile, static_cast<size_t>(kConvolutionWarps - units) * kUnitBytes) + workBytes(plan);
+    return std::max(tile, static_cast<size_t>(kConvolutionWarps - units) * kUnitBytes) + workBytes(plan.gather);
   };
   const auto narrow = [&] {
     int& wider = plan.columns >= plan.chunk ? plan.columns : plan.chunk;
@@ -108,7 +106,7 @@ WeightsPass weightsPass(const WeightsGradientPlan& plan, const Source& x, const 
           plan.columns,
           plan.tapsPerBlock,
           plan.rowGroups,
-          static_cast<int>(plan.sharedBytes - workBytes(plan)),
+          static_cast<int>(plan.sharedBytes - workBytes(plan.gather)),
           plan.splits > 1 ? partials : gradient,
           plan.splits > 1 ? partialStride(plan.elements()) : 0,
           plan.splits,

@@ -119,10 +119,9 @@ __device__ void sumWeightsGradient(const WeightsPass& pass, int index) {
   layWork<Math>(work, pass, index % pass.parts);
   const Box &patch = pass.patch, &tile = pass.tile;
   auto* const patchPixels = reinterpret_cast<BoxPixel*>(sharedMemory() + pass.workAt + sizeof(Work));
-  const int patchFilled = filledPixels(patch.pixels(), kConvolutionThreads / (pass.chunk / 4));
-  BoxPixel* const tilePixels = patchPixels + patchFilled;
-  layPixels(patchPixels, patch, patchFilled);
-  layPixels(tilePixels, tile, filledPixels(tile.pixels(), kConvolutionThreads / (pass.columns / 4)));
+  BoxPixel* const tilePixels = patchPixels + patch.pixels();
+  layPixels(patchPixels, patch);
+  layPixels(tilePixels, tile);
   const int patchPitch = columnPitch<Math>(pass.chunk), dyPitch = columnPitch<Math>(pass.columns);
   waitForPrevious();
   std::byte* const dyRows = sharedMemory() + patch.pixels() * patchPitch;
