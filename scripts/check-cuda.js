@@ -45,8 +45,8 @@ function compile(source) {
     const args = [...options, ...targets, "-c", source, "-o", path.join(folder, "object.o")];
     const { status, stdout, stderr, error } = spawnSync(nvcc, args, { cwd: root, encoding: "utf8", maxBuffer: 2 ** 28 });
     if (error) throw error;
-    const newest = architectures.at(-1).replace("sm", "");
-    const cubin = path.join(folder, `${path.basename(source, ".cu")}.compute${newest}.sm${newest}.cubin`);
+    // As --keep names them.
+    const cubin = path.join(folder, `${path.basename(source, ".cu")}.${architectures.at(-1).replace("sm", "compute")}.cubin`);
     const code = machineCode.nvdisasm !== undefined && status === 0 ? machineCode.disassemble(cubin) : new Map();
     return { status, output: stdout + stderr, code };
   } finally {

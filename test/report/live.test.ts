@@ -85,7 +85,11 @@ describe("the live page's server", () => {
   });
 
   it("forbids browsers to keep it, to frame it, to guess what it is, and to tell where they come from", async () => {
-    const { headers, body } = await fetch(at((url) => void (url.pathname = "/events")));
+    const { headers, body } = await fetch(
+      at((url) => {
+        url.pathname = "/events";
+      }),
+    );
     await body!.cancel();
     const page = (await fetch(server.url)).headers;
     const refused = (await fetch(at((url) => url.searchParams.delete("token")))).headers;
