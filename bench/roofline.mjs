@@ -38,7 +38,7 @@ const storage = rooflineModule.storageOf(values.precision, values["stream-gradie
 const [gap, tail] = [Number(values.gap), Number(values.tail)];
 
 /** Blocks that a multiprocessor holds at a time: the launch bounds of convolveKernel. */
-const RESIDENT = values.precision === "float32" ? 2 : 3;
+const RESIDENT = 2;
 
 /** Seconds of a kernel on a card, at least, and by the model. */
 function times({ bytes, flops = 0, blocks = Infinity, tail: tails }, { bandwidth, multiprocessors }) {
