@@ -20,19 +20,30 @@ bool isAbout(uint64_t left, uint64_t before, uint64_t taken) {
 
 }  // namespace
 
-TEST(hostZerosCountAsTakenBeforeTheyAreTouched) {
+namespace {
+
+// Whether zeros count as taken as soon as they are allocated, once they are settled no more than that, and not when they are
+// released.
+bool countAsTaken() {
   const uint64_t before = availableHostBytes();
   void* memory = allocateHostZeros(kBytes);
-  CHECK(isAbout(availableHostBytes(), before, kBytes));
-  CHECK(isAbout(plannableHostBytes(), before, kBytes));
+  bool good = isAbout(availableHostBytes(), before, kBytes) && isAbout(plannableHostBytes(), before, kBytes);
   settleHost(memory);
-  // Once, not twice.
-  CHECK(isAbout(availableHostBytes(), before, kBytes));
+  good = isAbout(availableHostBytes(), before, kBytes) && good;
   releaseHost(memory);
-  CHECK(isAbout(availableHostBytes(), before, 0));
+  good = isAbout(availableHostBytes(), before, 0) && good;
   void* unsettled = allocateHostZeros(kBytes);
   releaseHost(unsettled);
-  CHECK(isAbout(availableHostBytes(), before, 0));
+  return isAbout(availableHostBytes(), before, 0) && good;
+}
+
+}  // namespace
+
+// Other processes take and give back memory meanwhile, so one good try of many is enough; without the count, none would be.
+TEST(hostZerosCountAsTakenBeforeTheyAreTouched) {
+  bool good = false;
+  for (int i = 0; i < 50 && !good; ++i) good = countAsTaken();
+  CHECK(good);
 }
 
 TEST(hostZerosAreZerosAndKeepWhatWasWrittenBefore) {
