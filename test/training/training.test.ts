@@ -141,6 +141,7 @@ describe("trainRevNet", function () {
       "activations",
       "streams",
       "precision",
+      "streamGradients",
       "device",
       "threads",
       "seed",
