@@ -1,8 +1,9 @@
-// The backward pass of a residual function, two launches of which each does two things beside each other: blocks of the one take
-// the multiprocessors that those of the other leave, and what both read is in the L2 cache the second time.
-//   backwardLayerKernel   a layer: backward data, masked (convolution_block.cuh), and the weights' gradient
-//   (weights_gradient_block.cuh) endBackwardKernel     all layers: the sums of the weights' gradients; the input's stream: dx +=
-//   the gradient through the first norm
+// The backward pass of a residual function: launches that each do two things beside each other, so that blocks of the one take
+// the multiprocessors that those of the other leave.
+//
+//   backwardLayerKernel    of a layer: backward data, masked, and the weights' gradient
+//   endBackwardKernel      of all layers: the sums of the weights' gradients; and dx += the gradient through the first norm
+//   endAndConvolveKernel   the same, and the first convolution of the function that is recomputed next
 //
 // Bytes of the addition: 4 of dz, dx and x read and 4 written an element; 2 of dz and dx, where they are bfloat16.
 #include "cuda/convolution_block.cuh"

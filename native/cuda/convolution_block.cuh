@@ -1,4 +1,4 @@
-// The convolution kernel, forward and backward data.
+// What a block of a convolution does, forward and backward data.
 //
 // A block computes tiles of 256 pixels x 16 output channels, 128 x 32 or 64 x 64 with 8 warps, each 32 pixels x 16 channels:
 //   for each chunk of input channels (128 bytes of operands at most)

@@ -1,6 +1,6 @@
 // Where the pixels of a convolution come from, forward and backward alike. All three passes read one tensor around each pixel of
-// another, so they share the geometry below and the code that brings a patch of pixels into shared memory: converted from the
-// stream, normalised, passed through the ReLU, rounded to the operands' type, once for all taps that need it.
+// another, so they share the geometry below, and SourceReader: what is read is converted from the stream, normalised and passed
+// through the ReLU. patch.cuh brings it into shared memory, once for all taps that need it.
 #pragma once
 
 #include <algorithm>

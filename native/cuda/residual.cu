@@ -1,10 +1,12 @@
 // Residual functions and the reversible blocks made of them (the paper's equations 6 to 8 and its Algorithm 1), as lists of
-// launches. All fusion happens inside the passes of convolution.cu and weights_gradient.cu:
+// launches. All fusion happens inside the passes of convolution_block.cuh and weights_gradient_block.cuh, and of launches in
+// backward.cu:
 //   forward    a convolution reads its input through the norm; the last one adds to the stream as it writes, and whoever writes a
 //              tensor whose statistics are asked for makes them, and the norm that reads it next
 //   backward   for each layer, from the last: the gradient of its output is read through the norm above it; dX masks by this
 //              layer's ReLU and sums for this layer's norm as it writes; at the end dx += the gradient through the first norm
-// With L layers: forward L launches; backward 2 L + 2, and L more where F is recomputed.
+// With L layers: forward L launches; backward L + 1, and L more where F is recomputed, of which the first of F shares that of G's
+// end.
 #include "cuda/convolution.cuh"
 #include "cuda/prepare.cuh"
 #include "cuda/run.h"

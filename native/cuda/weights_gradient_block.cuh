@@ -1,6 +1,6 @@
 // The gradient of a convolution's weights, as a matrix product that sums over pixels: rows are (tap, input channel), columns
 // output channels. A block owns some taps, `chunk` input channels and `columns` output channels, and sums over a fixed share of the
-// pixels ("split"); sumPartials then adds the splits in order, so no result depends on which block comes first.
+// pixels ("split"); sumSplits then adds the splits in order, so no result depends on which block comes first.
 //
 // For each tile of up to 256 pixels of dy, the patch of x that it sees and dy itself go to shared memory, both read through their
 // norms. A unit of work is up to five tiles of 16 x 16 channels at their taps; where there are fewer units than warps, groups of
