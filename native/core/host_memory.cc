@@ -100,8 +100,9 @@ void requireAvailable(size_t bytes) {
 
 }  // namespace
 
-uint64_t availableHostBytes() { return freeMemory(mappings().promised()); }
-uint64_t plannableHostBytes() { return plannableMemory(mappings().promised()); }
+size_t promisedHostBytes() { return mappings().promised(); }
+uint64_t availableHostBytes() { return freeMemory(promisedHostBytes()); }
+uint64_t plannableHostBytes() { return plannableMemory(promisedHostBytes()); }
 
 void* allocateHost(size_t bytes) {
   requireAvailable(bytes);

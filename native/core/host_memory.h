@@ -15,6 +15,8 @@ void* allocateHostZeros(size_t bytes);
 void settleHost(void* memory) noexcept;
 void releaseHost(void* memory) noexcept;
 
+// Bytes of zeros that have been given out and not settled.
+size_t promisedHostBytes();
 // What can be allocated without swapping out others or meeting a container's limit; no bound where the system does not tell.
 uint64_t availableHostBytes();
 // Bytes that a plan may count on (plannableMemory).
