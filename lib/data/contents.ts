@@ -97,8 +97,9 @@ export class Contents {
     const own = this.#digests.get(name);
     if (own !== undefined && digest !== undefined && kindOf(own) === kindOf(digest)) return own === digest;
     // Not read before, or from a pack: the time is all there is.
-    if (digest === undefined || kindOf(digest) !== "sha256") return mtimeMs === this.#files.get(name)!.mtimeMs;
-    const bytes = await readFile(path.join(this.folder, name), { limit: MAX_IMAGE_BYTES }).catch(() => undefined);
+    const now = this.#files.get(name)!;
+    if (digest === undefined || kindOf(digest) !== "sha256") return mtimeMs === now.mtimeMs;
+    const bytes = await readFile(path.join(this.folder, now.onDisk), { limit: MAX_IMAGE_BYTES }).catch(() => undefined);
     return bytes !== undefined && digestOf(bytes) === digest;
   }
 

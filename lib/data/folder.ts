@@ -12,8 +12,10 @@ import { IMAGE_EXTENSIONS } from "./picture.js";
 import { byCode, composed, type Found, type Start, Walker } from "./walk.js";
 
 export interface ImageFile {
-  /** Relative to the folder, with slashes. */
+  /** Relative to the folder, with slashes, and composed: the same wherever the folder is copied to. */
   readonly name: string;
+  /** The same as the file system has it. */
+  readonly onDisk: string;
   readonly label: number;
   readonly size: number;
   readonly mtimeMs: number;
@@ -102,10 +104,11 @@ export async function listFolder(folder: string, options: ListingOptions = {}): 
   const images = await walker.images([...starts, ...others.map((name) => ({ name, use: "other" as const }))]);
   if (own.length === 0) refuseInnerSplits(folder, images);
   const lists = new Map<Split, ImageFile[][]>(bases.map(([split]) => [split, classes.map(() => [])]));
-  for (const { name, use, stats } of images) {
+  const names = portable(images.map(({ name }) => name));
+  for (const [i, { name: onDisk, use, stats }] of images.entries()) {
     if (use === "other") throw mixture(folder, top);
     const { size, mtimeMs, ctimeMs } = stats;
-    lists.get(use.split)![use.label]!.push({ name, label: use.label, size, mtimeMs, ctimeMs });
+    lists.get(use.split)![use.label]!.push({ name: names[i]!, onDisk, label: use.label, size, mtimeMs, ctimeMs });
   }
   for (const { name, use } of starts)
     if (use !== "other" && lists.get(use.split)![use.label]!.length === 0) {
@@ -141,6 +144,12 @@ export async function listFolder(folder: string, options: ListingOptions = {}): 
   return test.length > 0
     ? { classes, train, validation: held, test, leftOut }
     : { classes, train, validation, test: held, leftOut };
+}
+
+/** Composed names, but for those that are only told apart as they are. @param names sorted as composed */
+function portable(names: readonly string[]): string[] {
+  const all = names.map(composed);
+  return all.map((name, i) => (name === all[i - 1] || name === all[i + 1] ? names[i]! : name));
 }
 
 /** The folder of each split, none where all are classes; and what else is beside them. @param alone whether there may be no train/ */

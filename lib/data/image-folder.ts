@@ -158,7 +158,7 @@ export class FolderSplit implements StreamedSplit {
   }
 
   fileOf(index: number): string {
-    return path.join(this.folder, this.files[index]!.name);
+    return path.join(this.folder, this.files[index]!.onDisk);
   }
 
   batches({ batchSize, seed, steps: [first, end], indices, resizedCrop }: BatchRequest): AsyncIterableIterator<Batch> {

@@ -45,7 +45,7 @@ export async function packFolder(
     for (let first = 0; first < files.length; first += BATCH) {
       if (signal?.aborted) throw new RevNetError("ERR_ABORTED", "packing was aborted", { cause: signal.reason });
       const chosen = files.slice(first, first + BATCH);
-      const items = chosen.map(({ name }, row) => ({ row, file: path.join(folder, name) }));
+      const items = chosen.map(({ onDisk }, row) => ({ row, file: path.join(folder, onDisk) }));
       const { failures, pictures } = await decoder.pictures(items);
       for (const { row, height, width, pixels } of pictures) {
         await writer.add(chosen[row]!, height, width, pixels);
@@ -53,7 +53,7 @@ export async function packFolder(
       }
       for (const { row, reason } of failures) {
         writer.addBroken(chosen[row]!, reason);
-        broken.push({ file: path.join(folder, chosen[row]!.name), reason });
+        broken.push({ file: path.join(folder, chosen[row]!.onDisk), reason });
       }
       onProgress?.(Math.min(files.length, first + BATCH), files.length);
     }

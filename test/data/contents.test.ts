@@ -19,7 +19,7 @@ describe("contents of files since a run began", () => {
   async function compare(now: Partial<FileRecord>, held: Buffer | undefined, before: Partial<FileRecord> = {}, own?: string) {
     if (held) await writeFile(path.join(folder, "a.png"), held);
     const { digest: _, ...file } = { ...RECORD, ...now };
-    const contents = new Contents(folder, [{ label: 0, ...file }]);
+    const contents = new Contents(folder, [{ label: 0, onDisk: file.name, ...file }]);
     if (own !== undefined) contents.note("a.png", own);
     const changes = await contents.changesSince([{ ...RECORD, ...before }]);
     return { changes, digest: [...contents.records()][0]!.digest };
@@ -40,6 +40,13 @@ describe("contents of files since a run began", () => {
     }
   });
 
+  it("reads a file by its name on the disk", async () => {
+    await writeFile(path.join(folder, "e\u0301.png"), BEFORE);
+    const record = { ...RECORD, name: "\u00e9.png" };
+    const contents = new Contents(folder, [{ ...record, label: 0, onDisk: "e\u0301.png", ctimeMs: 2001 }]);
+    expect(await contents.changesSince([record])).to.deep.equal([]);
+  });
+
   it("believes what was read already more than times", async () => {
     expect(await compare({ mtimeMs: 1, ctimeMs: 1 }, undefined, {}, RECORD.digest)).to.deep.equal(same());
     expect((await compare({}, undefined, {}, digestOf(AFTER))).changes).to.deep.equal(CHANGED);
@@ -57,7 +64,7 @@ describe("contents of files since a run began", () => {
 
   it("names what has another size, what is gone and what is new", async () => {
     expect((await compare({ size: 7 }, undefined)).changes).to.deep.equal(CHANGED);
-    const contents = new Contents(folder, [{ label: 0, ...RECORD, name: "b.png" }]);
+    const contents = new Contents(folder, [{ label: 0, ...RECORD, name: "b.png", onDisk: "b.png" }]);
     expect(await contents.changesSince([RECORD])).to.deep.equal(["a.png is gone", "b.png is new"]);
   });
 });

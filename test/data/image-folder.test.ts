@@ -1,4 +1,4 @@
-import { cp, mkdtemp, readFile, rm, truncate, utimes, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rename, rm, truncate, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
@@ -218,6 +218,17 @@ describe("image-folder", () => {
       // As it would be without the pack.
       await rm(path.join(folder, "revnet-16x16x3.pack"));
       expect(Buffer.compare(await (await dataset()).train.read([0]), before)).to.not.equal(0);
+    });
+
+    it("are used where the folder was copied to a file system that composes accents in another way", async () => {
+      const image = (name: string) => path.join(folder, "train/blue", name);
+      await rename(image("000.png"), image("e\u0301.png"));
+      await packFolder(folder, SHAPE);
+      const { fingerprint } = (await dataset()).train;
+      await rename(image("e\u0301.png"), image("\u00e9.png"));
+      const { train } = await dataset({ onWarning: (error: RevNetError) => expect.fail(error.message) });
+      expect(train.fingerprint).to.equal(fingerprint);
+      expect((await all(train.inOrder(24)))[0]!.broken).to.deep.equal([]);
     });
 
     it("are left alone with a warning where an image has changed, or they are damaged", async () => {

@@ -130,7 +130,14 @@ describe("the index of a pack", () => {
 
   it("tells which file has changed", async () => {
     const pack = (await readPack(file, [8, 8, 3]))!;
-    const files = [...pack.entries].map(([name, { size, mtimeMs }]) => ({ name, size, mtimeMs, ctimeMs: 0, label: 0 }));
+    const files = [...pack.entries].map(([name, { size, mtimeMs }]) => ({
+      name,
+      onDisk: name,
+      size,
+      mtimeMs,
+      ctimeMs: 0,
+      label: 0,
+    }));
     expect(firstChanged(pack, files)).to.equal(undefined);
     for (const change of [{ size: 1 }, { mtimeMs: 1 }, { name: "new.png" }]) {
       const changed = files.map((one, i) => (i === 2 ? { ...one, ...change } : one));

@@ -75,6 +75,18 @@ describe("changed data", () => {
     expect((await resumed()).dataChanges).to.deep.equal([]);
   });
 
+  it("is no change where the file system composes accents in another way", async () => {
+    await rename(image("red"), image("\u00e9"));
+    await rename(image("\u00e9/000.png"), image("\u00e9/\u00fc.png"));
+    const whole = await resumed({ outDir: path.join(folder, "whole") });
+    await stop();
+    await rename(image("\u00e9"), image("e\u0301"));
+    await rename(image("e\u0301/\u00fc.png"), image("e\u0301/u\u0308.png"));
+    const { dataChanges, weightsSha256 } = await resumed();
+    expect(dataChanges).to.deep.equal([]);
+    expect(weightsSha256).to.equal(whole.weightsSha256);
+  });
+
   it("is named where files are new or gone", async () => {
     await stop();
     await rename(image("red/000.png"), image("red/new.png"));
