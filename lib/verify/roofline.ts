@@ -25,6 +25,8 @@ export interface Kernel {
 
 /** Bytes of a parameter or a statistic. */
 const FLOAT = 4;
+/** Of a launch: kBlocks of native/cuda/convolution.cuh. Two passes that share one have half of them each. */
+const BLOCKS = 264;
 
 /** Bytes of the numbers that most of a step's bytes are: those of images and streams, hidden tensors, and gradients of streams. */
 export interface Storage {
@@ -49,7 +51,7 @@ const flopsOf = (c: Convolution): number => 2 * shapeOf(c).output * c.kernel ** 
  * Blocks that share the pixels in the weights' gradient: planBackwardWeights of native/cuda/weights_gradient.cu, where tiles are not
  * cut short by shared memory.
  */
-function splits(conv: Convolution): number {
+function splits(conv: Convolution, blocks: number): number {
   const up = (a: number, b: number) => Math.ceil(a / b);
   const powerFrom = (value: number) => 2 ** Math.ceil(Math.log2(Math.max(value, 16)));
   const taps = conv.kernel ** 2;
@@ -61,13 +63,12 @@ function splits(conv: Convolution): number {
   const widths = [16, 32, 64].filter((columns) => columns <= powerFrom(conv.k));
   let columns = widths.reduce((best, wider) => (parts(wider) < parts(best) ? wider : best));
   let pixels = 256;
-  while (2 * up(outputs, pixels) * parts(columns) <= 264 && Math.max(columns, chunk, pixels / 4) > 16) {
+  while (2 * up(outputs, pixels) * parts(columns) <= blocks && Math.max(columns, chunk, pixels / 4) > 16) {
     if (columns >= chunk && columns > 16) columns /= 2;
     else if (chunk > 16) chunk /= 2;
     else pixels /= 2;
   }
-  const tiles = up(outputs, pixels);
-  return up(tiles, up(tiles * parts(columns), 264));
+  return Math.max(1, Math.min(Math.floor(blocks / parts(columns)), up(outputs, pixels)));
 }
 
 /** Tiles of 128 pixels, up to 512 blocks of them, times tiles of 64 channels: planPass of native/cuda/convolution.cu. */
@@ -99,7 +100,7 @@ function backward(layers: readonly Layer[], { stream, hidden, gradient }: Storag
     const input = (i === 0 ? stream : hidden) * shape.input;
     // The gradient of an inner tensor is read through the norm above it: dz, which is stored like a hidden tensor, and the tensor.
     const dy = (i === layers.length - 1 ? gradient : 2 * hidden) * shape.output;
-    const split = splits(convolution);
+    const split = splits(convolution, statistics === undefined ? BLOCKS : BLOCKS / 2);
     const flops = flopsOf(convolution);
     const sums = FLOAT * shape.weights * split;
     const dx = hidden * shape.input;
@@ -152,7 +153,7 @@ function kernelsOf(op: Op, storage: Storage): Kernel[] {
     }
     case "convolutionBackwardWeights": {
       const { input, output, weights } = shapeOf(op.convolution);
-      const split = splits(op.convolution);
+      const split = splits(op.convolution, BLOCKS);
       const bytes = stream * input + gradient * output + FLOAT * weights * split;
       return [
         { kernel: "weights gradient", bytes, flops: flopsOf(op.convolution) },

@@ -121,11 +121,12 @@ concept Joins = requires(const Record* record) {
 };
 
 // `table`: prepared.jobs() in device memory.
-void enqueue(const std::vector<Op>& ops, const Context& context, const PrepareJob* table) {
+void enqueue(const std::vector<Op>& ops, Context context, const PrepareJob* table) {
   const PreparedProgram& prepared = context.memory.program;
   auto next = prepared.launches().begin();
   for (size_t i = 0; i < ops.size();) {
-    if (next != prepared.launches().end() && next->op == i) {
+    context.weightsAreReady = next == prepared.launches().end() || next->op != i;
+    if (!context.weightsAreReady) {
       prepare(context.stream, prepared.jobs().data() + next->first, next->last - next->first, table + next->first);
       ++next;
     }

@@ -26,6 +26,8 @@ struct Context {
   // kCounters words of device memory, zero between kernels: whoever counts with them (atomicIncrement) counts back to zero.
   // Ops of one stream run one after the other, so they share them.
   unsigned* counters;
+  // Whether no kernel right before this op's first one has prepared weights: then they may be read before waitForPrevious.
+  bool weightsAreReady = false;
 
   // Null for an absent operand.
   template <class T>

@@ -7,9 +7,6 @@ namespace revnet::cuda {
 namespace {
 
 constexpr int kThreads = kConvolutionThreads;
-// Blocks that have room on the 132 multiprocessors of an H100 at once, two on each. Whatever the device: plans, and with them the
-// order of sums, depend on the shape alone.
-constexpr int kBlocks = 264;
 constexpr size_t kPatchBytes = 40 << 10;
 // Of a block, on the GPUs that have least: of compute capability 8.6 and, in float32, which runs there, 7.5.
 template <class Math>
@@ -35,7 +32,7 @@ size_t pixelBytes(const Gather& gather) {
 
 // `layTiles` of a pass's gather for so many pixels.
 template <class Math, class GatherFor>
-ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherFor& gatherFor) {
+ConvolutionPlan planPass(const Convolution& conv, bool transposed, int blocks, const GatherFor& gatherFor) {
   const auto planFor = [&](BlockShape shape) {
     ConvolutionPlan plan{};
     plan.shape = shape;
@@ -82,22 +79,20 @@ ConvolutionPlan planPass(const Convolution& conv, bool transposed, const GatherF
   const size_t summing = sizeof(float4) * (1 + kThreads);  // ChannelSums::leave takes no more
   plan.pixelsAt = static_cast<int>(reading - pixelBytes(plan.gather));
   plan.sharedBytes = std::max(reading, summing);
-  // As many tiles for each block.
-  const int tiles = plan.gather.tiles(), beside = layout.columnTiles() * plan.gather.phases * plan.gather.phases;
-  plan.blocks = ceilDiv(tiles, ceilDiv(tiles, std::max(1, kBlocks / beside)));
+  plan.blocks = std::clamp(blocks / (layout.columnTiles() * plan.gather.phases * plan.gather.phases), 1, plan.gather.tiles());
   return plan;
 }
 
 }  // namespace
 
-ConvolutionPlan planForward(const Convolution& conv, Precision precision) {
+ConvolutionPlan planForward(const Convolution& conv, Precision precision, int blocks) {
   return withMath(precision, [&](auto math) {
-    return planPass<decltype(math)>(conv, false, [&](int pixels) { return forwardGather(conv, pixels); });
+    return planPass<decltype(math)>(conv, false, blocks, [&](int pixels) { return forwardGather(conv, pixels); });
   });
 }
-ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision) {
+ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision, int blocks) {
   return withMath(precision, [&](auto math) {
-    return planPass<decltype(math)>(conv, true, [&](int pixels) { return backwardGather(conv, pixels); });
+    return planPass<decltype(math)>(conv, true, blocks, [&](int pixels) { return backwardGather(conv, pixels); });
   });
 }
 

@@ -9,6 +9,11 @@
 
 namespace revnet::cuda {
 
+// Blocks that have room at once on the 132 multiprocessors of an H100, two on each. Whatever the device: plans, and with them the
+// order of sums, depend on the shape alone. Two passes that share a launch have half of them each, so that none has to wait.
+constexpr int kBlocks = 264;
+constexpr int kBlocksBeside = kBlocks / 2;
+
 // ---- Shape of a pass -----------------------------------------------------------------------------------------------------
 
 // How the weights of a pass lie in memory, made by prepare.cu: one slab after the other as the kernel reads them,
@@ -51,8 +56,9 @@ struct ConvolutionPlan {
   int partialBlocks() const { return blocks * gather.phases * gather.phases; }
 };
 
-ConvolutionPlan planForward(const Convolution& conv, Precision precision);
-ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision);
+// For at most `blocks` blocks, or as many as there are column tiles and phases. What is said of weights does not depend on it.
+ConvolutionPlan planForward(const Convolution& conv, Precision precision, int blocks = kBlocks);
+ConvolutionPlan planBackwardData(const Convolution& conv, Precision precision, int blocks = kBlocks);
 
 // Calls body(math) with the arithmetic of a precision.
 template <class Body>
@@ -140,7 +146,8 @@ struct WeightsGradientPlan {
   }
 };
 
-WeightsGradientPlan planBackwardWeights(const Convolution& conv, Precision precision);
+// For at most `blocks` blocks, or as many as there are parts.
+WeightsGradientPlan planBackwardWeights(const Convolution& conv, Precision precision, int blocks = kBlocks);
 
 // A sum over splits that is still to be made: of `partials`, [splits][partialStride(elements)], into `gradient` [elements],
 // overwritten.

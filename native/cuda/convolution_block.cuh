@@ -10,8 +10,8 @@
 //
 // Bytes of a pass, in device memory: 4 n h w c x (patch pixels / tile pixels: 1.3 for 3x3 on 8x32) read (most of the overlap hits
 // in L2), 4 n outH outW k written (Add: + 4 read; Mask: + 4 read); NormGradient reads 8 in place of 4. In bfloat16 2 in place of 4
-// for hidden tensors, what is masked, and gradients of streams. Flops: 2 n outH outW k c taps. Launch: about 264 blocks of 256
-// threads at most, over tiles, column tiles and phases.
+// for hidden tensors, what is masked, and gradients of streams. Flops: 2 n outH outW k c taps. Launch: at most kBlocks blocks of
+// 256 threads, over tiles, column tiles and phases.
 #pragma once
 
 #include "cuda/convolution.cuh"
@@ -33,6 +33,7 @@ struct ConvolutionPass {
   const std::byte* weights;
   PartialSums partials;
   unsigned* counters;
+  bool weightsAreReady;  // see Context
   bool resident;
   int rowsAtOnce;
   int pixelsAt;  // bytes, in shared memory: BoxPixels of the patch and of the tile
@@ -96,7 +97,6 @@ __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
   BoxPixel* const writtenPixels = readPixels + read.pixels();
   layPixels(readPixels, read);
   layPixels(writtenPixels, written);
-  waitForPrevious();
 
   std::byte* const patch = sharedMemory();
   const int patchPitch = rowPitch<Math>(chunk);
@@ -122,13 +122,6 @@ __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
     next.advance(pass.rowsAtOnce, chunks, rows.taps);
     half ^= 1;
   };
-  if (pass.resident) {
-    copySlabs<Math, kColumns>(slabs, weights, chunk, chunks * layout.taps());
-    copyAsyncCommit();
-  } else if (kAhead) {
-    copyNext(gather.rows[phase / 2], gather.columns[phase % 2]);
-  }
-
   const WarpPlace<kColumnWarps> warp(static_cast<int>(threadIdx.x));
   PixelTile<Math, kPairs> tile([&](int pixel) {
     return TilePixel(gather.tile, kWarpPixels * warp.pixel + pixel).patchIndex(gather, rows, columns) * patchPitch;
@@ -148,6 +141,14 @@ __device__ void convolveTiles(const ConvolutionPass& pass, int index) {
   const int firstTile = static_cast<int>(static_cast<int64_t>(tiles) * block / blocks);
   const int lastTile = static_cast<int>(static_cast<int64_t>(tiles) * (block + 1) / blocks);
   TilePlace place(gather, firstTile);
+  if (!pass.weightsAreReady) waitForPrevious();
+  if (pass.resident) {
+    copySlabs<Math, kColumns>(slabs, weights, chunk, chunks * layout.taps());
+    copyAsyncCommit();
+  } else if (kAhead) {
+    copyNext(gather.rows[phase / 2], gather.columns[phase % 2]);
+  }
+  waitForPrevious();
   syncBlock();  // pixels are laid
 #pragma unroll 1
   for (int at = firstTile; at < lastTile; ++at, place.advance(gather)) {
@@ -234,6 +235,7 @@ inline ConvolutionPass convolutionPass(const Context& context, const Convolution
                        weights,
                        partials,
                        context.counters,
+                       context.weightsAreReady,
                        plan.resident,
                        plan.rowsAtOnce,
                        plan.pixelsAt,

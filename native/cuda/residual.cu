@@ -104,6 +104,9 @@ struct ReversibleLayout {
 
 // ---- Backward ------------------------------------------------------------------------------------------------------------------
 
+// Of each gradient of a layer: with a norm both share a launch.
+int backwardBlocks(const ResidualFunction::Layer& layer) { return layer.norm ? kBlocksBeside : kBlocks; }
+
 // What the backward passes of one function, or of two that run one after the other, share.
 struct BackwardScratch {
   size_t dzBytes = 0, weightFloats = 0;
@@ -116,9 +119,9 @@ struct BackwardScratch {
     size_t weights = 0;
     for (const auto& layer : function.layers) {
       dzBytes = std::max(dzBytes, static_cast<size_t>(layer.convolution.inputElements()) * hiddenBytes(precision));
-      weights += planBackwardWeights(layer.convolution, precision).partialFloats();
+      weights += planBackwardWeights(layer.convolution, precision, backwardBlocks(layer)).partialFloats();
       extent.cover(planForward(layer.convolution, precision));
-      extent.cover(planBackwardData(layer.convolution, precision));
+      extent.cover(planBackwardData(layer.convolution, precision, backwardBlocks(layer)));
     }
     weightFloats = std::max(weightFloats, weights);
   }
@@ -135,7 +138,8 @@ class BackwardFunction {
                    Precision precision, Carver& carver)
       : forward_(function, x, hidden, precision), gradient_(gradient) {
     for (const auto& layer : function.layers)
-      layers_.push_back({planBackwardData(layer.convolution, precision), planBackwardWeights(layer.convolution, precision),
+      layers_.push_back({planBackwardData(layer.convolution, precision, backwardBlocks(layer)),
+                         planBackwardWeights(layer.convolution, precision, backwardBlocks(layer)),
                          NormGradientVectors(layer.convolution.c, carver)});
   }
 

@@ -6,8 +6,7 @@
 namespace revnet::cuda {
 namespace {
 
-constexpr int kBlocksEach = 2;              // of a multiprocessor
-constexpr int kBlocks = 132 * kBlocksEach;  // in all; the same on every device, as the order of sums depends on it
+constexpr int kBlocksEach = 2;  // of a multiprocessor
 constexpr size_t kSharedBytes = 64 << 10;
 constexpr int kMostShares = 32;
 
@@ -46,7 +45,7 @@ void layRows(WeightsGradientPlan& plan) {
 }
 
 template <class Math>
-WeightsGradientPlan planPass(const Convolution& shape) {
+WeightsGradientPlan planPass(const Convolution& shape, int blocks) {
   const Convolution conv = flattened(shape);
   int pixels = kMostPixels;
   WeightsGradientPlan plan{conv, forwardGather(conv, pixels), 16, 16, 0, 0, 1, 0};
@@ -82,17 +81,16 @@ WeightsGradientPlan planPass(const Convolution& shape) {
   while (sharedBytes() > kSharedBytes && (shorten() || narrow())) continue;
   // Where there are too few of them for all multiprocessors, blocks become narrower, then tiles shorter: more splits would cost
   // more than reading x and dy again.
-  while (2 * plan.gather.tiles() * plan.parts() <= kBlocks && (narrow() || shorten())) continue;
+  while (2 * plan.gather.tiles() * plan.parts() <= blocks && (narrow() || shorten())) continue;
   plan.sharedBytes = sharedBytes();
-  const int64_t tiles = plan.gather.tiles(), tilesPerBlock = (tiles * plan.parts() + kBlocks - 1) / kBlocks;
-  plan.splits = static_cast<int>((tiles + tilesPerBlock - 1) / tilesPerBlock);
+  plan.splits = std::clamp(blocks / plan.parts(), 1, plan.gather.tiles());
   return plan;
 }
 
 }  // namespace
 
-WeightsGradientPlan planBackwardWeights(const Convolution& conv, Precision precision) {
-  return withMath(precision, [&](auto math) { return planPass<decltype(math)>(conv); });
+WeightsGradientPlan planBackwardWeights(const Convolution& conv, Precision precision, int blocks) {
+  return withMath(precision, [&](auto math) { return planPass<decltype(math)>(conv, blocks); });
 }
 
 WeightsPass weightsPass(const WeightsGradientPlan& plan, const Source& x, const Source& dy, float* gradient, float* partials) {

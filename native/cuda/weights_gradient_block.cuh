@@ -11,7 +11,7 @@
 // half of that for hidden tensors and gradients in bfloat16), most of the repetitions and the borders of patches (a third of a tile
 // of 8 x 32 pixels) from the L2 cache; 4 taps c k x splits written and read again. Flops: 2 n outH outW k c taps. In shared memory,
 // bfloat16: 6 ldmatrix for 10 products of 16 x 16 x 8. Launch: splits x (tap groups x chunks x column tiles) blocks of 256 threads,
-// at most 264 where there is work for as many; the sums: 256 threads for each 1024 / shares elements.
+// at most kBlocks; the sums: 256 threads for each 1024 / shares elements.
 #pragma once
 
 #include "cuda/convolution.cuh"
@@ -123,7 +123,6 @@ __device__ void sumWeightsGradient(const WeightsPass& pass, int index) {
   layPixels(patchPixels, patch);
   layPixels(tilePixels, tile);
   const int patchPitch = columnPitch<Math>(pass.chunk), dyPitch = columnPitch<Math>(pass.columns);
-  waitForPrevious();
   std::byte* const dyRows = sharedMemory() + patch.pixels() * patchPitch;
   syncBlock();
   const Unit& unit = work.units[threadIdx.x / kWarp];
@@ -134,6 +133,7 @@ __device__ void sumWeightsGradient(const WeightsPass& pass, int index) {
   const int firstTile = static_cast<int>(static_cast<int64_t>(tiles) * split / splits);
   const int lastTile = static_cast<int>(static_cast<int64_t>(tiles) * (split + 1) / splits);
   TilePlace place(gather, firstTile);
+  waitForPrevious();
 #pragma unroll 1
   for (int at = firstTile; at < lastTile; ++at, place.advance(gather)) {
     const int top = place.row * rows.step + rows.origin, left = place.column * columns.step + columns.origin;

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -29,6 +30,8 @@ constexpr size_t kStackBytes = 128 << 10;
 struct Copy {
   void* shared;
   const void* global;
+  std::array<std::byte, 16> contents;  // when it was asked for
+  Where where;
 };
 
 struct Thread {
@@ -409,7 +412,9 @@ void copyAsync(void* shared, const void* global, const Where& where) {
   if (reinterpret_cast<uintptr_t>(global) % 16 != 0) fault("copyAsync16 from a misaligned global address", where);
   if (!isDeviceMemory(global, 16)) fault("copyAsync16 from an address outside device memory", where);
   std::memset(shared, kPoison, 16);
-  block().running->copies.back().push_back({shared, global});
+  Copy copy{shared, global, {}, where};
+  std::memcpy(copy.contents.data(), global, copy.contents.size());
+  block().running->copies.back().push_back(copy);
 }
 
 void copyAsyncClose() { block().running->copies.emplace_back(); }
@@ -417,7 +422,11 @@ void copyAsyncClose() { block().running->copies.emplace_back(); }
 void copyAsyncWaitFor(size_t pendingGroups) {
   auto& copies = block().running->copies;
   while (copies.size() > pendingGroups + 1) {
-    for (const Copy& copy : copies.front()) std::memcpy(copy.shared, copy.global, 16);
+    for (const Copy& copy : copies.front()) {
+      if (std::memcmp(copy.contents.data(), copy.global, copy.contents.size()) != 0)
+        fault("copyAsync16 from what was written while the copy was under way", copy.where);
+      std::memcpy(copy.shared, copy.global, copy.contents.size());
+    }
     copies.pop_front();
   }
 }

@@ -87,7 +87,7 @@ void evaluateMultiplyBfloat16(LaneOperands (&lanes)[32]);
 void checkShared(const void* address, size_t bytes, const char* name, const Where& where);
 
 // Asynchronous copies of the running thread. Until the wait that covers it, a copy's destination is poisoned: on a device it may
-// land at any time in between. Its source is read at that wait.
+// land at any time in between. Its source must not change meanwhile.
 void copyAsync(void* shared, const void* global, const Where& where);
 void copyAsyncClose();
 void copyAsyncWaitFor(size_t pendingGroups);

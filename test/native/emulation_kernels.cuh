@@ -90,6 +90,20 @@ __global__ void missingDependentWait(const float* in, float* out) {
   out[i] = in[count - 1 - i] + 1;
 }
 
+// The same, through an asynchronous copy that begins before the wait.
+template <bool faulty>
+__global__ void earlyCopy(const float* in, float* out) {
+  auto* const fours = reinterpret_cast<float4*>(sharedMemory());
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (!faulty) waitForPrevious();
+  copyAsync16(fours + threadIdx.x, in + 4 * i);
+  copyAsyncCommit();
+  if (faulty) waitForPrevious();
+  copyAsyncWait<0>();
+  const float4 v = fours[threadIdx.x];
+  *reinterpret_cast<float4*>(out + 4 * i) = make_float4(v.x + 1, v.y + 1, v.z + 1, v.w + 1);
+}
+
 // ---- What must be refused -------------------------------------------------------------------------------------------------
 
 // A barrier that half of the threads do not reach, since they wait for the other half of their warps.

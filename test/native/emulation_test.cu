@@ -195,6 +195,18 @@ TEST(emulationFindsAMissingDependentWait) {
   CHECK_EQUAL(wrongSchedules(after, [&] { return run(missingDependentWait<true>); }), kSeeds);
 }
 
+TEST(emulationFindsACopyFromWhatIsYetToBeWritten) {
+  const std::vector<float> in = wholeNumbers(1024);
+  const auto run = [&](auto kernel) {
+    const DeviceArray<float> from(in), between(in.size()), to(in.size());
+    launch(nullptr, kernel, dim3(4), 64, 64 * sizeof(float4), from, between);
+    launch(nullptr, kernel, dim3(4), 64, 64 * sizeof(float4), between, to);
+    check(cudaDeviceSynchronize(), "synchronise");
+  };
+  CHECK_EQUAL(faultOf([&] { run(earlyCopy<false>); }), "");
+  checkContains(faultOf([&] { run(earlyCopy<true>); }), "written while the copy was under way");
+}
+
 // ---- Refused --------------------------------------------------------------------------------------------------------------
 
 TEST(emulationNamesThreadsThatDoNotMeet) {
