@@ -40,6 +40,7 @@ export type { TrainingOptions } from "./network/preparation.js";
 export type { LossAndGradients, Reconstruction } from "./network/probe.js";
 export type { AugmentRecipe, OptimizerRecipe, Recipe } from "./network/recipe.js";
 export type { Activations, Streams } from "./network/recorder.js";
+export type { CalibrationBin, ClassScores } from "./network/scores.js";
 export type { NetworkSpec } from "./network/spec.js";
 export type { StepBatch, StepResult, StepSettings, TrainingStep } from "./network/training-step.js";
 export type { BlockError } from "./network/verification.js";

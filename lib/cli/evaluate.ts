@@ -2,6 +2,7 @@
 import { type AnyDataset, SPLIT_CHOICES, type SplitChoice } from "../data/dataset.js";
 import { type DatasetOptions, openDataset } from "../data/open.js";
 import { loadNetwork } from "../network/network.js";
+import { type ClassScores, macroF1, namedScores } from "../network/scores.js";
 import { shortNumber } from "../text.js";
 import { checkChoice } from "../validation.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
@@ -16,9 +17,22 @@ const WORDS: Readonly<Record<SplitChoice, string>> = {
   all: "images",
 };
 
+/** Classes that fit a terminal. */
+const MAX_SHOWN = 20;
+
+function scoresTable(classes: readonly string[], scores: readonly ClassScores[]): string[] {
+  const shown = namedScores(scores, classes, MAX_SHOWN);
+  const cell = (value: number | null) => (value === null ? "-" : percent(value));
+  return table([
+    [scores.length > MAX_SHOWN ? `the ${shown.length} classes of lowest F1` : "class", "images", "precision", "recall", "F1"],
+    ...shown.map(({ name, images, precision, recall, f1 }) => [name, String(images), cell(precision), cell(recall), cell(f1)]),
+  ]);
+}
+
 export const evaluate = defineCommand({
   name: "evaluate",
-  summary: "Loss, error and confusion matrix of a trained network on images of a data set, whose classes are matched by name.",
+  summary:
+    "Loss, error, precision and recall by class, calibration and confusion matrix of a trained network on images of a data set, whose classes are matched by name.",
   positionals: "MODEL.safetensors",
   arity: [1, 1],
   flags: {
@@ -52,17 +66,26 @@ export const evaluate = defineCommand({
           images,
           loss: result.loss,
           error: result.error,
+          top5Error: result.top5Error,
+          calibrationError: result.calibrationError,
+          calibration: result.calibration,
+          macroF1: macroF1(result.classScores),
           classes,
+          classScores: result.classScores,
           confusion,
           brokenImages: result.broken,
           outOfRange: result.outOfRange,
         });
       } else {
-        print(
-          `${network.spec.name} on ${images} ${WORDS[chosen]} of ${data}: loss ${result.loss.toFixed(4)}, error ${percent(result.error)}`,
-        );
+        const top5 = result.top5Error === null ? "" : `, top-5 error ${percent(result.top5Error)}`;
+        const f1 = macroF1(result.classScores);
+        print([
+          `${network.spec.name} on ${images} ${WORDS[chosen]} of ${data}: loss ${result.loss.toFixed(4)}, error ${percent(result.error)}${top5}`,
+          `macro F1 ${f1 === null ? "-" : percent(f1)}, expected calibration error ${percent(result.calibrationError)}`,
+        ]);
+        print(["", ...scoresTable(classes, result.classScores)]);
         // Rows: the label; columns: the prediction. A hundred classes would not fit a terminal.
-        if (classes.length <= 20)
+        if (classes.length <= MAX_SHOWN)
           print([
             "",
             ...table([["label \\ predicted", ...classes], ...confusion.map((row, i) => [classes[i]!, ...row.map(String)])]),

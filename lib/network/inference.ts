@@ -21,6 +21,7 @@ import type { RealArray } from "./parameters.js";
 import { inferenceProgram } from "./program.js";
 import { MAX_BATCH } from "./recipe.js";
 import type { Streams } from "./recorder.js";
+import { type CalibrationBin, type ClassScores, classScores, Scores } from "./scores.js";
 import type { NetworkSpec } from "./spec.js";
 import type { Topology } from "./topology.js";
 
@@ -42,6 +43,14 @@ export interface Evaluation {
   readonly loss: number;
   /** Fraction classified wrongly. */
   readonly error: number;
+  /** Fraction whose class is not among the five of greatest probability; null where there are at most five classes. */
+  readonly top5Error: number | null;
+  /** Expected calibration error: how far the probabilities of the network's answers are from how often these are right. */
+  readonly calibrationError: number;
+  /** The same by probability, in 15 equal parts. */
+  readonly calibration: readonly CalibrationBin[];
+  /** Precision, recall and F1 of each class. */
+  readonly classScores: readonly ClassScores[];
   /** [true class][predicted class] counts. */
   readonly confusion: number[][];
   /** Of each image, its cross-entropy; of a broken one, 0. */
@@ -111,20 +120,18 @@ export class Inference {
     const split = this.#split(data, options.split);
     const n = checkInteger(batchSize ?? Math.min(DEFAULT_BATCH, split.count), 1, MAX_BATCH, "batchSize", "ERR_INVALID_ARGUMENT");
     const { classes } = this.#spec;
-    const confusion = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
+    const scores = new Scores(classes);
     const losses = new Float64Array(split.count);
     const predictions = new Int32Array(split.count).fill(-1);
     const labels = new Int32Array(split.count).fill(-1);
     const broken: BrokenImage[] = [];
-    let [loss, correct, counted, first, outOfRange] = [0, 0, 0, 0, 0];
+    let [loss, first, outOfRange] = [0, 0, 0];
     for await (const read of abortable(inOrder(split, n), signal, "the evaluation was aborted")) {
       const given = matched ? { ...read, labels: read.labels.map((label) => (label < 0 ? label : matched[label]!)) } : read;
       const rows = given.labels.length;
       const batch = await this.#batch(given.images, given.labels, 0, rows, n, preprocessing);
       const whole = given.labels.filter((label) => label >= 0).length;
       if (whole > 0) loss += batch.loss * whole;
-      counted += whole;
-      correct += batch.correct;
       outOfRange += batch.outOfRange;
       for (const image of given.broken) broken.push(image);
       labels.set(given.labels, first);
@@ -132,17 +139,28 @@ export class Inference {
         const label = given.labels[row]!;
         if (label < 0) continue;
         const logits = batch.logits.subarray(row * classes, (row + 1) * classes);
-        const prediction = images.argmax(logits);
-        confusion[label]![prediction]! += 1;
         losses[first + row] = images.crossEntropy(logits, label);
-        predictions[first + row] = prediction;
+        predictions[first + row] = scores.add(label, logits);
       }
       first += rows;
       onProgress?.(first, split.count);
     }
-    if (counted === 0) throw new RevNetError("ERR_INVALID_DATA", `none of the ${split.count} images could be decoded`);
-    const error = (counted - correct) / counted;
-    return { loss: loss / counted, error, confusion, losses, predictions, labels, broken, outOfRange };
+    if (scores.images === 0) throw new RevNetError("ERR_INVALID_DATA", `none of the ${split.count} images could be decoded`);
+    const { error, top5Error, calibrationError, calibration, confusion } = scores;
+    return {
+      loss: loss / scores.images,
+      error,
+      top5Error,
+      calibrationError,
+      calibration,
+      classScores: classScores(confusion),
+      confusion,
+      losses,
+      predictions,
+      labels,
+      broken,
+      outOfRange,
+    };
   }
 
   /** @throws RevNetError ERR_INVALID_ARGUMENT, ERR_INVALID_DATA */
@@ -179,9 +197,9 @@ export class Inference {
         const indices = Int32Array.from({ length: n }, (_, i) => (i < rows ? i : -1));
         batch.push([inputs.indices!, indices], [inputs.counter!, new Int32Array(4)]);
       }
-      const outputs = [program.loss, program.correct, program.logits, ...optional(outOfRange)];
-      const [loss, correct, logits, left] = await this.executor.run(recorded, batch, outputs);
-      return { loss: loss![0]!, correct: correct![0]!, logits: logits as RealArray, outOfRange: left?.[0] ?? 0 };
+      const outputs = [program.loss, program.logits, ...optional(outOfRange)];
+      const [loss, logits, left] = await this.executor.run(recorded, batch, outputs);
+      return { loss: loss![0]!, logits: logits as RealArray, outOfRange: left?.[0] ?? 0 };
     };
     let result = await compute(this.streams);
     const { outOfRange } = result;

@@ -5,6 +5,7 @@ import { Worker } from "node:worker_threads";
 import { type AnyDataset, isStreamed, readImages } from "../data/dataset.js";
 import type { Evaluation } from "../network/inference.js";
 import type { Reconstruction } from "../network/probe.js";
+import type { CalibrationBin } from "../network/scores.js";
 import type { NetworkSpec } from "../network/spec.js";
 import type { DepthPlan, Task } from "./memory-worker.js";
 import { dataUrl, encodePng, shrinkImage } from "./png.js";
@@ -30,6 +31,10 @@ export interface Analysis {
     step: number;
     /** Those that could be decoded. */
     images: number;
+    /** Null where there are at most five classes; these and the next are undefined in files of an earlier version. */
+    top5Error?: number | null | undefined;
+    calibrationError?: number | undefined;
+    calibration?: readonly CalibrationBin[] | undefined;
     /** [label][prediction] counts; null beyond MAX_CONFUSION classes. */
     confusion: readonly (readonly number[])[] | null;
     /** The greatest losses first. */
@@ -63,6 +68,9 @@ export async function analyse({ spec, dataset, plan, evaluation, reconstruction 
       ? {
           step: evaluation.step,
           images: dataset.test.count - evaluation.broken.length,
+          top5Error: evaluation.top5Error,
+          calibrationError: evaluation.calibrationError,
+          calibration: evaluation.calibration,
           confusion: dataset.classes.length <= MAX_CONFUSION ? evaluation.confusion : null,
           mistakes: await findMistakes(dataset, evaluation),
         }

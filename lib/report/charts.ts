@@ -1,4 +1,5 @@
 /** The line charts of a report, as data: assets/report.js draws them. */
+import type { CalibrationBin } from "../network/scores.js";
 import type { Analysis } from "./analysis.js";
 import type { RunFiles, StepRow, VerificationRow } from "./run-files.js";
 import { meanOf } from "./thinned.js";
@@ -178,6 +179,27 @@ export function reconstructionChart(blocks: NonNullable<Analysis["reconstruction
     logarithmic: errors.length > 0 && errors.every((error) => error !== null && error > 0),
     yTop: STREAM_STEP,
     series: [{ label: "error", color: 0, style: "dots", x: blocks.map((_, i) => i + 1), y: errors }],
+  };
+}
+
+/** How often answers of each probability are right; undefined where no image was classified. */
+export function calibrationChart(bins: readonly CalibrationBin[]): Chart | undefined {
+  const filled = bins.filter(({ images }) => images > 0);
+  if (filled.length === 0) return undefined;
+  const x = filled.map(({ confidence }) => percent(confidence)!);
+  return {
+    id: "calibration",
+    title: "Calibration",
+    note: "Test images in groups by the probability of the network's answer, and how many of each group it classified rightly.",
+    xLabel: "probability of the answer, %",
+    yLabel: "classified rightly",
+    unit: " %",
+    logarithmic: false,
+    yTop: 100,
+    series: [
+      { label: "calibrated", color: 1, style: "faint", x, y: x },
+      { label: "network", color: 0, style: "dots", x, y: filled.map(({ accuracy }) => percent(accuracy)) },
+    ],
   };
 }
 

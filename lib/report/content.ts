@@ -1,6 +1,6 @@
 /** What a page shows of one run: the same in report.html and, while the run goes on, in the live page. */
 import path from "node:path";
-import { type Chart, depthChart, reconstructionChart, stepCharts, verificationCharts } from "./charts.js";
+import { type Chart, calibrationChart, depthChart, reconstructionChart, stepCharts, verificationCharts } from "./charts.js";
 import { type Html, html } from "./html.js";
 import { chartFigure } from "./page.js";
 import type { RunFiles } from "./run-files.js";
@@ -25,6 +25,7 @@ export function contentOf(run: RunFiles): Content {
   const verified = verifications.length > 0 ? verificationCharts(verifications) : [];
   const planned = analysis && analysis.memory.length > 0 ? depthChart(analysis.memory) : undefined;
   const inverted = analysis?.reconstruction ? reconstructionChart(analysis.reconstruction) : undefined;
+  const calibrated = analysis?.evaluation?.calibration && calibrationChart(analysis.evaluation.calibration);
   return {
     parts: [
       { id: "state", html: state(run) },
@@ -33,11 +34,17 @@ export function contentOf(run: RunFiles): Content {
       ...(verified.length > 0 ? [{ id: "verification", html: verification(verifications, verified.map(chartFigure)) }] : []),
       ...(planned ? [{ id: "memory", html: memory(analysis!.memory, chartFigure(planned)) }] : []),
       ...(inverted ? [{ id: "reconstruction", html: reconstruction(analysis!.reconstruction!, chartFigure(inverted)) }] : []),
-      ...(analysis ? [{ id: "evaluation", html: evaluation(analysis) }] : []),
+      ...(analysis ? [{ id: "evaluation", html: evaluation(analysis, calibrated && chartFigure(calibrated)) }] : []),
       ...(brokenImages.size > 0 || (unused?.count ?? 0) > 0 ? [{ id: "left-out", html: leftOut(brokenImages, unused) }] : []),
       { id: "settings", html: settings(run) },
     ],
-    charts: [...curves, ...verified, ...(planned ? [planned] : []), ...(inverted ? [inverted] : [])],
+    charts: [
+      ...curves,
+      ...verified,
+      ...(planned ? [planned] : []),
+      ...(inverted ? [inverted] : []),
+      ...(calibrated ? [calibrated] : []),
+    ],
   };
 }
 

@@ -4,6 +4,7 @@ import { RevNetError } from "../errors.js";
 import { parseJson, readJson } from "../files/json.js";
 import { isAbsent, OpenFile } from "../files/open.js";
 import type { MemoryReport } from "../native/index.js";
+import type { CalibrationBin } from "../network/scores.js";
 import type { Analysis } from "./analysis.js";
 import { type Check, count, flag, list, nullable, number, optional, record, text } from "./checks.js";
 
@@ -142,6 +143,11 @@ const analysisFile = record<Analysis>({
     record<NonNullable<Analysis["evaluation"]>>({
       step: count,
       images: count,
+      top5Error: optional(nullable(number)),
+      calibrationError: optional(number),
+      calibration: optional(
+        list(record<CalibrationBin>({ images: count, confidence: nullable(number), accuracy: nullable(number) })),
+      ),
       confusion: nullable(list(list(count))),
       mistakes: list(
         record({

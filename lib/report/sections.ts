@@ -1,6 +1,7 @@
 /** What a report shows beside its charts: figures, tables, the confusion matrix, images. */
 import path from "node:path";
 import { ACTIVATIONS } from "../network/recorder.js";
+import { classScores, macroF1, namedScores } from "../network/scores.js";
 import { bytes, percent, shortNumber, throughput } from "../text.js";
 import type { Analysis, Mistake } from "./analysis.js";
 import { storesLess } from "./charts.js";
@@ -193,11 +194,14 @@ function blockTable(blocks: NonNullable<Analysis["reconstruction"]>): Html {
   ]);
 }
 
-export function evaluation({ evaluation, classes }: Analysis): Html {
+/** @param calibration the chart of it */
+export function evaluation({ evaluation, classes }: Analysis, calibration?: Html): Html {
   if (!evaluation) return html``;
   const { step, images, confusion, mistakes } = evaluation;
   const heading = html`<p>Of ${whole(images)} test images, after step ${whole(step)}. Rows: the label; columns: the prediction.</p>`;
-  return html`${confusion ? section("confusion", "Confusion", heading, classes.length <= MAX_TABLE ? matrix(classes, confusion) : picture(classes, confusion)) : ""}${
+  return html`${confusion ? section("classes", "Classes", scores(evaluation, classes, confusion)) : ""}${
+    calibration ? section("calibration", "Calibration", html`<div class="charts">${calibration}</div>`) : ""
+  }${confusion ? section("confusion", "Confusion", heading, classes.length <= MAX_TABLE ? matrix(classes, confusion) : picture(classes, confusion)) : ""}${
     mistakes.length > 0
       ? section(
           "mistakes",
@@ -207,6 +211,32 @@ export function evaluation({ evaluation, classes }: Analysis): Html {
         )
       : ""
   }`;
+}
+
+function scores(
+  { step, images, top5Error, calibrationError }: NonNullable<Analysis["evaluation"]>,
+  classes: readonly string[],
+  confusion: readonly (readonly number[])[],
+): Html {
+  const all = classScores(confusion);
+  const shown = namedScores(all, classes, MAX_TABLE);
+  const facts = [
+    `macro F1 ${percentage(macroF1(all))}`,
+    ...(typeof top5Error === "number" ? [`top-5 error ${percent(top5Error)}`] : []),
+    ...(calibrationError === undefined ? [] : [`expected calibration error ${percent(calibrationError)}`]),
+  ];
+  return html`<p>Of ${whole(images)} test images, after step ${whole(step)}: ${facts.join(", ")}.${all.length > MAX_TABLE ? ` The ${shown.length} classes of lowest F1:` : ""}</p>${table(
+    [
+      ["class", "images", "precision", "recall", "F1"],
+      ...shown.map(({ name, images, precision, recall, f1 }) => [
+        name,
+        whole(images),
+        percentage(precision),
+        percentage(recall),
+        percentage(f1),
+      ]),
+    ],
+  )}`;
 }
 
 function matrix(classes: readonly string[], confusion: readonly (readonly number[])[]): Html {

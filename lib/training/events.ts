@@ -72,6 +72,10 @@ export interface ValidationEvent {
   epoch: number;
   loss: number;
   error: number;
+  /** Null where there are at most five classes. */
+  top5Error: number | null;
+  /** Expected calibration error. */
+  calibrationError: number;
   milliseconds: number;
 }
 /**

@@ -277,7 +277,7 @@ export class Trainer {
     const start = performance.now();
     const { validation: apart, test } = this.#dataset;
     const evaluation = await this.#network.evaluateQuietly(apart ?? test, { batchSize, ...(signal && { signal }) });
-    const { loss, error } = evaluation;
+    const { loss, error, top5Error, calibrationError } = evaluation;
     // The report shows the one of the network that is kept, on the test split.
     if (apart) this.#evaluation = undefined;
     else if (patience === undefined || this.#best.isBeatenBy(evaluation)) this.#evaluation = { ...evaluation, step };
@@ -288,6 +288,8 @@ export class Trainer {
       epoch: this.#epoch,
       loss,
       error,
+      top5Error,
+      calibrationError,
       milliseconds: performance.now() - start,
     });
     if (!this.#best.take(step, evaluation)) return;

@@ -75,8 +75,19 @@ describe("evaluating", () => {
     expect(result.loss).to.be.closeTo((3 * each(1) + 36 * each(0)) / 39, 1e-6);
 
     const { stdout } = await runCommand(evaluate, ...args);
-    expect(stdout).to.match(/^tiny-revnet on 39 test images of image-folder: loss [\d.]+, error 92\.31 %$/m);
-    const table = cells(stdout.slice(stdout.indexOf("label")));
+    expect(stdout).to.match(
+      /^tiny-revnet on 39 test images of image-folder: loss [\d.]+, error 92\.31 %, top-5 error \d+\.\d+ %$/m,
+    );
+    const [scored, table] = [
+      cells(stdout.slice(stdout.indexOf("\nclass "), stdout.indexOf("\nlabel"))),
+      cells(stdout.slice(stdout.indexOf("label \\"))),
+    ];
+    expect(scored[0]).to.deep.equal(["class", "images", "precision", "recall", "F1"]);
+    expect(scored[1 + ALWAYS]).to.deep.equal([nameOf(ALWAYS), "3", "7.69 %", "100.00 %", "14.29 %"]);
+    expect(result.classScores[ALWAYS]).to.deep.equal({ images: 3, precision: 3 / 39, recall: 1, f1: 6 / 42 });
+    expect(result.macroF1).to.be.closeTo(6 / 42 / 20, 1e-12);
+    // The answer's probability is e / (19 + e) for each of them.
+    expect(result.calibrationError).to.be.closeTo(Math.abs(Math.E / (19 + Math.E) - 3 / 39), 1e-6);
     expect(table[0]).to.deep.equal(["label \\ predicted", ...result.classes]);
     expect(table.slice(1)).to.deep.equal(rowsOf(20).map((row, label) => [nameOf(label), ...row.map(String)]));
   });

@@ -67,7 +67,16 @@ describe("progress", () => {
       clock += 1;
       shown.show(step(3));
       shown.show({ type: "epoch", step: 10, epoch: 1, loss: 1.23456, error: 0.25, milliseconds: 61_000 });
-      shown.show({ type: "validation", step: 10, epoch: 1, loss: 1.5, error: 0.125, milliseconds: 5 });
+      shown.show({
+        type: "validation",
+        step: 10,
+        epoch: 1,
+        loss: 1.5,
+        error: 0.125,
+        top5Error: null,
+        calibrationError: 0,
+        milliseconds: 5,
+      });
       shown.show({ type: "verification", step: 10, epoch: 1, maxError: 0, cosine: 1, milliseconds: 5, blocks: [] });
       shown.show({ type: "warning", step: 0, code: "ERR_FILE", message: "no room" });
       shown.show({ type: "warning", step: 7, code: "ERR_FILE", message: "no room" });

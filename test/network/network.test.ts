@@ -114,6 +114,10 @@ onEveryDevice("a network", ({ options, exact }) => {
       expect(result.loss).to.be.closeTo(loss, 1e-5);
       expect(result.error).to.be.closeTo(1 - correct / 23, 1e-12);
       expect(result.confusion).to.deep.equal(confusion);
+      expect(result.top5Error).to.equal(null);
+      expect(result.classScores.map(({ images }) => images)).to.deep.equal(confusion.map((row) => row.reduce((a, b) => a + b)));
+      expect(result.calibration.reduce((sum, { images }) => sum + images, 0)).to.equal(23);
+      expect(result.calibrationError).to.be.within(0, 1);
     }
     const dataset = { name: "d", shape: [8, 8, 3] as const, classes: [], train: randomSplit(spec, 1), test: split };
     expect((await network.evaluate(dataset)).loss).to.be.closeTo(loss, 1e-5);

@@ -4,6 +4,7 @@ import { expect } from "chai";
 import type { AnyDataset } from "../../lib/data/dataset.js";
 import type { Evaluation } from "../../lib/network/inference.js";
 import type { Reconstruction } from "../../lib/network/probe.js";
+import { classScores } from "../../lib/network/scores.js";
 import { analyse, MAX_CONFUSION } from "../../lib/report/analysis.js";
 import { TINY_REVNET } from "../support/tiny.js";
 
@@ -24,6 +25,10 @@ function evaluation(classes: number, images: readonly (readonly [number, number,
     step: 7,
     loss: 1,
     error: 0.5,
+    top5Error: null,
+    calibrationError: 0.25,
+    calibration: [{ images: 4, confidence: 0.5, accuracy: 0.75 }],
+    classScores: classScores(confusion),
     confusion,
     losses: Float64Array.from(images, ([, , loss]) => loss),
     predictions: Int32Array.from(images, ([, prediction]) => prediction),

@@ -415,7 +415,7 @@ describe("reports", function () {
         expect(memory[0]!.reversible.activations).to.equal(summary.memory.activations);
         expect(new Set(memory.map(({ reversible }) => reversible.activations))).to.have.property("size", 1);
         expect(memory[2]!.stored.activations).to.be.greaterThan(2 * memory[1]!.stored.activations);
-        expect(chartsOf(await page("a/report.html"))).to.have.length(6);
+        expect(chartsOf(await page("a/report.html"))).to.have.length(7);
       } finally {
         network.dispose();
       }

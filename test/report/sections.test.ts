@@ -3,7 +3,7 @@ import { inflateSync } from "node:zlib";
 import { expect } from "chai";
 import { parse } from "node-html-parser";
 import type { Analysis } from "../../lib/report/analysis.js";
-import { type Html, html } from "../../lib/report/html.js";
+import { Html, html } from "../../lib/report/html.js";
 import type { RunFiles, SummaryRow } from "../../lib/report/run-files.js";
 import { evaluation, leftOut, memory, reconstruction, settings, state, tiles, verification } from "../../lib/report/sections.js";
 import { analysis } from "./fixtures.js";
@@ -24,15 +24,58 @@ function confused(n: number, pairs: readonly (readonly [number, number, number])
   return { ...analysis(names(n)), evaluation: { step: 1234, images: 5678, confusion, mistakes: [] } };
 }
 
+/** A section of the part alone. */
+const only = (part: Html, id: string): Html => new Html(parse(part.source).querySelector(`#${id}`)?.outerHTML ?? "");
+
+describe("the classes of a report", () => {
+  it("are a table of precision, recall and F1, beside what is said of all", () => {
+    const shown = confused(3, [
+      [1, 2, 4],
+      [1, 1, 12],
+      [2, 0, 1],
+    ]);
+    const part = only(
+      evaluation({ ...shown, evaluation: { ...shown.evaluation!, top5Error: 0.125, calibrationError: 0.03 } }),
+      "classes",
+    );
+    expect(cells(part)).to.deep.equal([
+      ["class", "images", "precision", "recall", "F1"],
+      ["c0", "0", "0.00 %", "–", "0.00 %"],
+      ["c1", "16", "100.00 %", "75.00 %", "85.71 %"],
+      ["c2", "1", "0.00 %", "0.00 %", "0.00 %"],
+    ]);
+    // Of the two classes that have images.
+    expect(text(part)).to.include(
+      "Of 5,678 test images, after step 1,234: macro F1 42.86 %, top-5 error 12.50 %, expected calibration error 3.00 %.",
+    );
+  });
+
+  it("are those of lowest F1 where they are many", () => {
+    const part = only(evaluation(confused(30, [[7, 8, 5]], 10)), "classes");
+    const table = cells(part);
+    expect(table).to.have.length(21);
+    expect(table.slice(1, 4).map(([name, images]) => [name, images])).to.deep.equal([
+      ["c7", "15"],
+      ["c8", "10"],
+      ["c0", "10"],
+    ]);
+    expect(text(part)).to.include("The 20 classes of lowest F1:");
+    expect(text(part)).to.not.include("top-5");
+  });
+});
+
 describe("the confusion matrix of a report", () => {
   it("is a table up to 20 classes, labels in rows, each cell with its share of the row", () => {
     for (const n of [3, 11, 20]) {
-      const part = evaluation(
-        confused(n, [
-          [1, 2, 4],
-          [1, 1, 12],
-          [2, 0, 1],
-        ]),
+      const part = only(
+        evaluation(
+          confused(n, [
+            [1, 2, 4],
+            [1, 1, 12],
+            [2, 0, 1],
+          ]),
+        ),
+        "confusion",
       );
       const table = cells(part);
       expect(table[0]).to.deep.equal(["", ...names(n)]);
@@ -55,17 +98,20 @@ describe("the confusion matrix of a report", () => {
 
   it("is a picture beyond, whose rows are labels, and a list of the most frequent confusions", () => {
     const n = 21;
-    const part = evaluation(
-      confused(
-        n,
-        [
-          [0, 3, 25],
-          [0, 0, 75],
-          [3, 0, 1],
-          [20, 1, 7],
-        ],
-        0,
+    const part = only(
+      evaluation(
+        confused(
+          n,
+          [
+            [0, 3, 25],
+            [0, 0, 75],
+            [3, 0, 1],
+            [20, 1, 7],
+          ],
+          0,
+        ),
       ),
+      "confusion",
     );
     const source = parse(part.source).querySelector("img.heatmap")!.getAttribute("src")!;
     const png = Buffer.from(source.replace("data:image/png;base64,", ""), "base64");
@@ -90,7 +136,7 @@ describe("the confusion matrix of a report", () => {
 
   it("lists no more than 20 confusions, and is left out where there is none", () => {
     const all = names(21).flatMap((_, label): [number, number, number][] => [[label, (label + 1) % 21, label + 1]]);
-    const table = cells(evaluation(confused(21, all)));
+    const table = cells(only(evaluation(confused(21, all)), "confusion"));
     expect(table).to.have.length(21);
     expect(table[1]).to.deep.equal(["c20", "c0", "21"]);
     const none = confused(3, []);

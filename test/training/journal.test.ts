@@ -16,7 +16,16 @@ const step = (number: number): MetricsRecord => ({
   milliseconds: 5,
 });
 const epoch: MetricsRecord = { type: "epoch", step: 2, epoch: 1, loss: 1, error: 0.5, milliseconds: 10 };
-const validation: MetricsRecord = { type: "validation", step: 2, epoch: 1, loss: 1, error: 0.5, milliseconds: 5 };
+const validation: MetricsRecord = {
+  type: "validation",
+  step: 2,
+  epoch: 1,
+  loss: 1,
+  error: 0.5,
+  top5Error: null,
+  calibrationError: 0.1,
+  milliseconds: 5,
+};
 const verification: MetricsRecord = {
   type: "verification",
   step: 2,

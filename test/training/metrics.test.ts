@@ -9,7 +9,7 @@ const RECORDS: MetricsRecord[] = [
   { type: "brokenImage", step: 1, file: "a b/\u00e4\n.jpg", reason: "the file is empty" },
   { type: "step", step: 1, epoch: 1, loss: 2.5, error: 0.5, learningRate: 0.1, milliseconds: 12.5 },
   { type: "outOfRange", step: 1, count: 7 },
-  { type: "validation", step: 1, epoch: 1, loss: Number.NaN, error: 0.25, milliseconds: 3 },
+  { type: "validation", step: 1, epoch: 1, loss: Number.NaN, error: 0.25, top5Error: null, calibrationError: 0.5, milliseconds: 3 },
   {
     type: "verification",
     step: 1,
