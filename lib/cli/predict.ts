@@ -7,7 +7,9 @@ import { type DatasetOptions, openDataset } from "../data/open.js";
 import { IMAGE_FORMATS, isEncoded, MAX_IMAGE_BYTES, toPixels } from "../data/picture.js";
 import { imagesIn } from "../data/walk.js";
 import { RevNetError } from "../errors.js";
+import { writeFileAtomically } from "../files/atomic.js";
 import { readFile } from "../files/open.js";
+import { csv } from "../formats/csv.js";
 import { matchClasses } from "../network/classes.js";
 import { argmax } from "../network/images.js";
 import { loadNetwork, type Network } from "../network/network.js";
@@ -46,10 +48,11 @@ export const predict = defineCommand({
     ...DATA_FLAGS,
     count: { type: "integer", help: "with --data: the first N test images (default 10)" },
     raw: { type: "boolean", help: "all files are raw pixels, whatever their extensions" },
+    csv: { type: "string", value: "FILE", help: "also write a line for each image to FILE, with the probabilities of all classes" },
     ...DEVICE_FLAGS,
     ...JSON_FLAG,
   },
-  async run({ data, count = 10, raw = false, device, threads, precision, json, ...options }, [file, ...files]) {
+  async run({ data, count = 10, raw = false, csv: csvFile, device, threads, precision, json, ...options }, [file, ...files]) {
     if ((data === undefined) === (files.length === 0))
       throw new UsageError("give either image files, or --data NAME for its test images");
     if (count < 1) throw new UsageError(`--count expects a positive integer, got ${count}`);
@@ -59,6 +62,7 @@ export const predict = defineCommand({
         data === undefined
           ? { classes: namesOf(network), results: await classifyFiles(network, files, raw) }
           : await classifyTest(network, data, options as DatasetOptions, count);
+      if (csvFile !== undefined) await writeFileAtomically(csvFile, [Buffer.from(csv(rowsOf(classes, results)))]);
       if (json) printJson({ model: network.spec.name, classes, images: results });
       else show(results);
       return results.some(isFailure) ? 1 : 0;
@@ -71,6 +75,16 @@ export const predict = defineCommand({
 const isFailure = (result: Result): result is Failure => "error" in result;
 const namesOf = ({ classNames, spec }: Network): readonly string[] =>
   classNames ?? Array.from({ length: spec.classes }, (_, label) => `class ${label}`);
+
+/** For a file of comma-separated values: the first row is the heading. */
+function rowsOf(classes: readonly string[], results: readonly Result[]): (string | number)[][] {
+  const rows = results.map((result) =>
+    isFailure(result)
+      ? [result.image, "", "", "", result.error, ...classes.map(() => "")]
+      : [result.image, result.class, result.probability, result.label ?? "", "", ...result.probabilities],
+  );
+  return [["image", "class", "probability", "label", "error", ...classes.map((name) => `p(${name})`)], ...rows];
+}
 
 function show(results: readonly Result[]): void {
   const predictions = results.filter((result): result is Prediction => !isFailure(result));

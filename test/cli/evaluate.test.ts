@@ -235,6 +235,28 @@ describe("evaluating", () => {
       expect(people.stderr).to.include(text);
     });
 
+    it("into a file of comma-separated values", async () => {
+      const { model, args } = await prepare(3);
+      const [file, text] = [path.join(folder, "out.csv"), path.join(folder, 'a "b", c.txt')];
+      await writeFile(text, "none");
+      const png = path.join(folder, "data/val", nameOf(0), "0.png");
+      expect((await runCommand(predict, model, png, text, "--device", "cpu", "--csv", file)).status).to.equal(1);
+      const [head, first, second, ...rest] = (await readFile(file, "utf8")).split("\r\n");
+      expect(head).to.equal("image,class,probability,label,error,p(class-00),p(class-01),p(class-02)");
+      expect(rest).to.deep.equal([""]);
+      const fields = first!.split(",");
+      expect(fields.slice(0, 2)).to.deep.equal([png, nameOf(ALWAYS)]);
+      expect([fields[2], fields[3], fields[4]]).to.deep.equal([fields[7], "", ""]);
+      expect(Number(fields[7])).to.be.closeTo(Math.E / (2 + Math.E), 1e-6);
+      expect(second).to.match(/^".*\/a ""b"", c\.txt",,,,"?it is not a JPEG.*,,,$/);
+
+      await runCommand(predict, ...args, "--count", "2", "--csv", file);
+      const labels = (await readFile(file, "utf8")).split("\r\n").map((line) => line.split(",")[3]);
+      expect(labels).to.deep.equal(["label", nameOf(0), nameOf(1), undefined]);
+      const missing = path.join(folder, "none", "out.csv");
+      expect(await rejection(runCommand(predict, model, png, "--device", "cpu", "--csv", missing), "ERR_FILE")).to.include(missing);
+    });
+
     it("what is either files or a data set, at least one image of it", async () => {
       for (const args of [["m.safetensors"], ["m.safetensors", "a.png", "--data", "shapes"]])
         expect(await runCommand(predict, ...args).catch((error: Error) => error.message)).to.include("give either image files");
