@@ -67,6 +67,9 @@ export type Op =
       stream2: BufferId; gradient1: BufferId; gradient2: BufferId; hidden: BufferId[] }
   | { op: "sgdUpdate"; elements: number; decayed: number; parameters: BufferId; gradients: BufferId; momenta: BufferId; hyperparameters: BufferId;
       notFinite?: BufferId }
+  | { op: "adamwUpdate"; elements: number; decayed: number; parameters: BufferId; gradients: BufferId; mean: BufferId; square: BufferId;
+      hyperparameters: BufferId; notFinite?: BufferId }
+  | { op: "clipGradientNorm"; elements: number; maxNorm: number; gradients: BufferId; norm: BufferId }
   | { op: "copy"; elements: number; x: BufferId; y: BufferId }
   | { op: "maximumDifference"; elements: number; a: BufferId; b: BufferId; y: BufferId };
 

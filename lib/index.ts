@@ -38,13 +38,16 @@ export { createNetwork, loadNetwork, Network, type NetworkOptions } from "./netw
 export type { RealArray } from "./network/parameters.js";
 export type { TrainingOptions } from "./network/preparation.js";
 export type { LossAndGradients, Reconstruction } from "./network/probe.js";
-export type { AugmentRecipe, OptimizerRecipe, Recipe } from "./network/recipe.js";
+export type { AugmentRecipe, Recipe } from "./network/recipe.js";
 export type { Activations, Streams } from "./network/recorder.js";
 export type { CalibrationBin, ClassScores } from "./network/scores.js";
 export type { NetworkSpec } from "./network/spec.js";
 export type { StepBatch, StepResult, StepSettings, TrainingStep } from "./network/training-step.js";
 export type { BlockError } from "./network/verification.js";
-export type { Schedule, ScheduleName, ScheduleRecipe } from "./schedules/index.js";
+export type { AdamWRecipe } from "./optimizers/adamw.js";
+export type { OptimizerName, OptimizerRecipe, OptimizerSettings } from "./optimizers/index.js";
+export type { SgdRecipe } from "./optimizers/sgd.js";
+export type { Schedule, ScheduleName, ScheduleRecipe, Warmup } from "./schedules/index.js";
 export type { AcceptedChange } from "./training/data-record.js";
 export type {
   BrokenImageEvent,

@@ -1,20 +1,13 @@
 /** How a command describes itself, and how its arguments are read: flags are the API's options in kebab-case. */
 import { parseArgs } from "node:util";
 import { RevNetError } from "../errors.js";
+import type { Flag } from "../kinds.js";
 import { unknownMessage } from "../validation.js";
 import { definitions, wrap } from "./output.js";
 
 /** Bad usage: exit status 2. */
 export class UsageError extends Error {}
 
-type FlagType = "string" | "integer" | "number" | "boolean";
-
-export interface Flag {
-  type: FlagType;
-  help: string;
-  /** What stands for the value in the help, such as "DIR". */
-  value?: string;
-}
 export type Flags = Readonly<Record<string, Flag>>;
 
 type ValueOf<F extends Flag> = F["type"] extends "string" ? string : F["type"] extends "boolean" ? boolean : number;
@@ -107,6 +100,13 @@ const WELL_KNOWN: Readonly<Record<string, string>> = {
   "num-epochs": "epochs",
   "max-steps": "steps",
   iterations: "steps",
+  opt: "optimizer",
+  optim: "optimizer",
+  eps: "epsilon",
+  "max-grad-norm": "max-gradient-norm",
+  "clip-grad-norm": "max-gradient-norm",
+  "grad-clip": "max-gradient-norm",
+  "warmup-ratio": "warmup",
   scheduler: "schedule",
   "lr-schedule": "schedule",
   "lr-scheduler": "schedule",
@@ -199,7 +199,12 @@ export function helpText(command: Command, columns = process.stdout.columns): st
 }
 
 /** Options whose flags have other names. */
-const RENAMED: Readonly<Record<string, string>> = { outDir: "out", optimizer: "learning-rate", "ui.port": "ui-port" };
+const RENAMED: Readonly<Record<string, string>> = {
+  outDir: "out",
+  "optimizer.type": "optimizer",
+  "schedule.type": "schedule",
+  "ui.port": "ui-port",
+};
 
 /**
  * The same error in the names of the command's flags: `batchSize: expected ...` becomes `--batch-size: expected ...`. An option is
@@ -209,7 +214,7 @@ const RENAMED: Readonly<Record<string, string>> = { outDir: "out", optimizer: "l
 export function withFlags(error: RevNetError, { flags }: Command): RevNetError {
   const flagOf = new Map(Object.keys(flags).map((flag) => [camel(flag), `--${flag}`]));
   for (const [option, flag] of Object.entries(RENAMED)) if (Object.hasOwn(flags, flag)) flagOf.set(option, `--${flag}`);
-  const rename = (option: string) => flagOf.get(option) ?? option;
+  const rename = (option: string) => flagOf.get(option) ?? flagOf.get(option.replace(/^(optimizer|schedule)\./, "")) ?? option;
   const unquoted = (text: string) =>
     text
       .replace(/(?<![-\w./])([a-z][A-Za-z]*): (true|was)\b/g, (setting, option: string, word: string) =>

@@ -43,6 +43,11 @@ export class Progress {
           `${event.model}: ${event.parameters.toLocaleString("en")} parameters, ${event.steps} steps of ${event.batchSize} images`,
         );
         this.#line(`on ${event.device}`);
+        if (event.scaledFrom)
+          this.#line(
+            `learning rate ${shortNumber(event.learningRate)}: the recipe's ${shortNumber(event.scaledFrom.learningRate)} for batches of ` +
+              `${event.scaledFrom.batchSize}, scaled to ${event.batchSize} (--no-scale-learning-rate: as it is)`,
+          );
         if (event.resumedFrom > 0)
           this.#line(
             event.resumedFrom < event.steps

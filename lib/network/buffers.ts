@@ -27,9 +27,10 @@ export class NetworkBuffers {
   readonly running: BufferId;
   /** [h][w][c] mean image, in the units of the bytes. */
   readonly mean: BufferId;
-  /** [layout.elements], once `addGradients` and `addMomenta` have been called. */
+  /** [layout.elements], once `addGradients` has been called. */
   gradients: BufferId | undefined;
-  momenta: BufferId | undefined;
+  /** [layout.elements] each, by name, once `addState` has been called: what an optimizer keeps from step to step. */
+  readonly state = new Map<string, BufferId>();
 
   private readonly weights = new Map<string, BufferId>();
   private readonly normParts = new Map<string, readonly NormPart[]>();
@@ -73,9 +74,13 @@ export class NetworkBuffers {
     return this.gradients;
   }
 
-  addMomenta(): BufferId {
-    this.momenta ??= this.add({ name: "momenta", type: "real", elements: this.layout.elements, category: "optimizer" });
-    return this.momenta;
+  /** Zeros at first; the same ones for a name that was there before. */
+  addState(name: string): BufferId {
+    const known = this.state.get(name);
+    if (known !== undefined) return known;
+    const added = this.add({ name, type: "real", elements: this.layout.elements, category: "optimizer" });
+    this.state.set(name, added);
+    return added;
   }
 
   /** A weight or bias by the name of its parameter. */

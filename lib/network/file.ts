@@ -7,13 +7,14 @@ import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
 import { parseJson } from "../files/json.js";
 import { readSafetensors, type Tensor, writeSafetensors } from "../formats/safetensors.js";
+import { STATE_NAMES } from "../optimizers/index.js";
 import { areFinite, describe } from "../validation.js";
 import type { ParameterTensor } from "./host.js";
 import { checkPreprocessing, imageElements, type Preprocessing } from "./images.js";
 import { checkSpec, type NetworkSpec } from "./spec.js";
 
-/** Before a parameter's name: its momentum, in a checkpoint. Checkpoints load as models, without the momenta. */
-export const MOMENTUM_PREFIX = "momentum.";
+/** Whether a checkpoint's tensor is an optimizer's. Checkpoints load as models, without these. */
+export const isOptimizerState = (tensor: string): boolean => STATE_NAMES.some((name) => tensor.startsWith(`${name}.`));
 
 /** `format` in a checkpoint's metadata; every byte of such a file is under its digest. */
 export const CHECKPOINT_FORMAT = "revnet-checkpoint";
@@ -101,7 +102,7 @@ async function modelTensors(tensors: ReadonlyMap<string, Tensor>, what: string):
   const pacer = new Pacer();
   for (const [name, { shape, data }] of tensors) {
     // PyTorch's count of batches serves a mode of its BatchNorm that no RevNet uses.
-    if (name.endsWith(".num_batches_tracked") || name.startsWith(MOMENTUM_PREFIX)) continue;
+    if (name.endsWith(".num_batches_tracked") || isOptimizerState(name)) continue;
     if (!(types.isFloat32Array(data) || types.isFloat64Array(data)))
       throw new RevNetError("ERR_INVALID_FILE", `${what}: tensor '${name}' is not floating-point`);
     if (!areFinite(data))

@@ -215,6 +215,11 @@ export class HostParameters {
     if (this.#values === values && this.#changes === changes) this.#tensors = tensors;
   }
 
+  /** The device's values of a flat buffer of reals. */
+  read(buffer: BufferId): Promise<RealArray> {
+    return this.#transfers.read(buffer, this.#buffers.records[buffer]!.elements);
+  }
+
   /** Unpacks without keeping the event loop for long, which tens of millions of weights would. */
   async #unpack(entries: readonly ParameterEntry[], flat: FlatValues) {
     const tensors = new Map<string, ParameterTensor>();
@@ -227,27 +232,37 @@ export class HostParameters {
     return tensors;
   }
 
-  /** Fetches the momenta of the trained parameters; they must have been added to the buffers. */
-  async momenta(): Promise<ReadonlyMap<string, ParameterTensor>> {
-    const { layout, momenta } = this.#buffers;
-    const parameters = await this.#transfers.read(momenta!, layout.elements);
-    return this.trained(parameters);
+  /** Fetches what optimizers keep for each trained parameter, as `NAME.PARAMETER`. */
+  async optimizerState(): Promise<ReadonlyMap<string, ParameterTensor>> {
+    const { layout, state } = this.#buffers;
+    const tensors = new Map<string, ParameterTensor>();
+    for (const [name, buffer] of state)
+      for (const [parameter, tensor] of await this.trained(await this.#transfers.read(buffer, layout.elements)))
+        tensors.set(`${name}.${parameter}`, tensor);
+    return tensors;
   }
 
-  /** Unpacks values of the trained parameters: momenta, gradients. */
+  /** Unpacks values of the trained parameters: an optimizer's state, gradients. */
   trained(parameters: RealArray): Promise<ReadonlyMap<string, ParameterTensor>> {
     const entries = [...this.#buffers.layout.entries.values()].filter(({ buffer }) => buffer === "parameters");
     return this.#unpack(entries, { parameters, running: parameters.subarray(0, 0) });
   }
 
-  /** All momenta, no more and no fewer; steps that run after this call go on with them. @throws RevNetError ERR_INVALID_ARGUMENT */
-  async setMomenta(
-    momenta: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>,
+  /** All of optimizerState, no more and no less; steps that run after this call go on with it. @throws RevNetError ERR_INVALID_ARGUMENT */
+  async setOptimizerState(
+    tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>,
   ): Promise<void> {
-    const { layout, momenta: buffer } = this.#buffers;
-    const flat = this.#zeros();
-    await this.#packAll(new Map([...layout.entries].filter(([, entry]) => entry.buffer === "parameters")), momenta, flat);
-    this.later(buffer!, flat.parameters);
+    const { layout, state } = this.#buffers;
+    const parameters = [...layout.entries].filter(([, entry]) => entry.buffer === "parameters");
+    const unknown = [...tensors.keys()].find((name) => !state.has(name.replace(/\..*/, "")));
+    if (unknown !== undefined) throw new RevNetError(CODE, `'${unknown}' belongs to another optimizer`);
+    for (const [name, buffer] of state) {
+      const prefix = `${name}.`;
+      const of = [...tensors].filter(([tensor]) => tensor.startsWith(prefix));
+      const flat = this.#zeros();
+      await this.#packAll(new Map(parameters), new Map(of.map(([tensor, values]) => [tensor.slice(prefix.length), values])), flat);
+      this.later(buffer, flat.parameters);
+    }
   }
 
   /** SHA-256 over the names in order, each followed by its values as little-endian float32. */

@@ -2,6 +2,7 @@
 import type { MemoryReport } from "../../binding.js";
 import { RevNetError } from "../errors.js";
 import { native } from "../native/index.js";
+import { OPTIMIZER_NAMES, type OptimizerName } from "../optimizers/index.js";
 import { bytes } from "../text.js";
 import { checkBoolean, checkChoice, checkInteger, checkOptions } from "../validation.js";
 import { NetworkBuffers } from "./buffers.js";
@@ -25,6 +26,8 @@ export interface MemoryPlanOptions extends DeviceOptions {
   readonly streams?: Streams | undefined;
   /** Images of the training split, which lies on the device; default: one batch. */
   readonly images?: number | undefined;
+  /** Default "sgd", which keeps one value for each parameter. */
+  readonly optimizer?: OptimizerName | undefined;
   /** With what `verifyEvery` takes; default false. */
   readonly verify?: boolean | undefined;
 }
@@ -35,19 +38,21 @@ export interface MemoryPlanOptions extends DeviceOptions {
  */
 export function memoryPlan(model: Model, options: MemoryPlanOptions): MemoryReport {
   const code = "ERR_INVALID_ARGUMENT";
-  checkOptions(options, ["batchSize", "activations", "streams", "images", "verify", ...DEVICE_KEYS]);
+  checkOptions(options, ["batchSize", "activations", "streams", "images", "optimizer", "verify", ...DEVICE_KEYS]);
   const spec = resolveModel(model);
   const n = checkInteger(options.batchSize, 1, MAX_BATCH, "batchSize", code);
   const count = checkInteger(options.images ?? n, 1, 2 ** 31 - 1, "images", code);
   const activations = checkChoice(options.activations ?? "reversible", ACTIVATIONS, "activations", code);
   const streams = checkChoice(options.streams ?? "fixed", STREAMS, "streams", code);
 
+  const optimizer = checkChoice(options.optimizer ?? "sgd", OPTIMIZER_NAMES, "optimizer", code);
+
   const topology = buildTopology(spec);
   const buffers = new NetworkBuffers(topology);
   const images = buffers.add({ name: "dataset.images", type: "byte", elements: count * imageElements(spec), category: "data" });
   const labels = buffers.add({ name: "dataset.labels", type: "index", elements: count, category: "data" });
   const source = { type: "dataset" as const, images, labels, count, padding: 0, flip: false, scale: 1 / 255 };
-  const training = trainingProgram(topology, buffers, { n, activations, streams, source });
+  const training = trainingProgram(topology, buffers, { n, activations, streams, source, optimizer });
   const programs: Program[] = [training];
   if (options.verify !== undefined && checkBoolean(options.verify, "verify", code)) {
     requireReversible(topology);

@@ -22,6 +22,7 @@ import { checkActivations, Preparation, type TrainingOptions } from "./preparati
 import { type LossAndGradients, Probe, type Reconstruction } from "./probe.js";
 import { type Activations, STREAMS, type Streams } from "./recorder.js";
 import type { NetworkSpec } from "./spec.js";
+import type { StatisticsEstimation } from "./statistics.js";
 import { buildTopology, type Topology } from "./topology.js";
 import { checkSeed, type TrainingStep } from "./training-step.js";
 import type { Verification } from "./verification.js";
@@ -177,16 +178,16 @@ export class Network {
   }
 
   /**
-   * Momenta of the trained parameters by name: what a checkpoint needs beyond the parameters. After prepareTraining.
+   * The optimizer's state, such as `momentum.stem.conv.weight`: what a checkpoint needs beyond the parameters. After prepareTraining.
    * @internal
    */
-  momenta(): Promise<ReadonlyMap<string, ParameterTensor>> {
-    return this.#executor.host.momenta();
+  optimizerState(): Promise<ReadonlyMap<string, ParameterTensor>> {
+    return this.#executor.host.optimizerState();
   }
 
   /** @internal */
-  setMomenta(momenta: ReadonlyMap<string, ParameterTensor>): Promise<void> {
-    return this.#executor.host.setMomenta(momenta);
+  setOptimizerState(state: ReadonlyMap<string, ParameterTensor>): Promise<void> {
+    return this.#executor.host.setOptimizerState(state);
   }
 
   /** setParameters for all of them at once, in pieces between which other work gets its turn. @internal */
@@ -278,11 +279,19 @@ export class Network {
   }
 
   /**
-   * Records a training step. What it needs beyond the network (gradients, momenta, the data set) is allocated now and kept.
-   * Momenta begin at 0 and are the network's: steps prepared later go on with them.
+   * Records a training step. What it needs beyond the network (gradients, the optimizer's state, the data set) is allocated now and kept.
+   * The optimizer's state begins at 0 and is the network's: steps prepared later go on with it.
    */
   async prepareTraining(options: TrainingOptions): Promise<TrainingStep> {
     return this.#preparation.training(options, this.#preprocessing.scale);
+  }
+
+  /**
+   * Records what estimates the running statistics anew, from batches of the same kind of images as prepareTraining's.
+   * @internal
+   */
+  prepareStatistics(options: TrainingOptions): StatisticsEstimation {
+    return this.#preparation.statistics(options, this.#preprocessing.scale);
   }
 
   /**

@@ -2,20 +2,26 @@
 import type { BufferId, Values } from "../../binding.js";
 import type { Split } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
+import { number } from "../kinds.js";
+import { OPTIMIZER_NAMES, type OptimizerName } from "../optimizers/index.js";
 import { checkBoolean, checkChoice, checkInteger, checkOptions } from "../validation.js";
 import type { DeviceChoice } from "./device.js";
 import type { DeviceSplit, Executor } from "./executor.js";
 import { checkSplit, imageElements } from "./images.js";
 import { explainMemory } from "./memory.js";
-import { type ImageSource, trainingProgram } from "./program.js";
+import { type ImageSource, statisticsProgram, trainingProgram } from "./program.js";
 import { MAX_BATCH } from "./recipe.js";
 import { ACTIVATIONS, type Activations, type Streams } from "./recorder.js";
 import type { NetworkSpec } from "./spec.js";
+import { StatisticsEstimation } from "./statistics.js";
 import { norms, type Topology } from "./topology.js";
-import { TrainingStep } from "./training-step.js";
+import { BatchGiver, TrainingStep } from "./training-step.js";
 import { Verification } from "./verification.js";
 
 const CODE = "ERR_INVALID_ARGUMENT";
+
+/** The largest norm of all gradients together. */
+export const GRADIENT_NORM = number(0, 1e6);
 
 /** What Network.prepareTraining takes. */
 export interface TrainingOptions {
@@ -30,6 +36,10 @@ export interface TrainingOptions {
   /** Random crops out of images padded by so many pixels, and random mirroring; default none. Only with `data` or `bytes`. */
   readonly padding?: number;
   readonly flip?: boolean;
+  /** What makes the step; its settings are each step's. Default "sgd". */
+  readonly optimizer?: OptimizerName;
+  /** Gradients are scaled down where the norm of all of them is larger; default: never. */
+  readonly maxGradientNorm?: number | undefined;
 }
 
 export class Preparation {
@@ -42,7 +52,7 @@ export class Preparation {
 
   /** See Network.prepareTraining. @param scale of the preprocessing; the mean lies on the device */
   async training(options: TrainingOptions, scale: number): Promise<TrainingStep> {
-    checkOptions(options, ["batchSize", "activations", "data", "bytes", "padding", "flip"]);
+    checkOptions(options, ["batchSize", "activations", "data", "bytes", "padding", "flip", "optimizer", "maxGradientNorm"]);
     const { topology, streams, executor } = this;
     const { spec } = topology;
     const n = checkInteger(options.batchSize, 1, MAX_BATCH, "batchSize", CODE);
@@ -53,12 +63,15 @@ export class Preparation {
         CODE,
         `batchSize: ${few.name} would have one value per channel, which has no variance; expected at least 2`,
       );
+    const optimizer = checkChoice(options.optimizer ?? "sgd", OPTIMIZER_NAMES, "optimizer", CODE);
+    const { maxGradientNorm } = options;
+    if (maxGradientNorm !== undefined) GRADIENT_NORM.check(maxGradientNorm, "maxGradientNorm");
     const [source, batch] = this.#source(options, scale);
-    const memory = { batchSize: n, activations, streams, images: options.data?.count, ...this.device };
+    const memory = { batchSize: n, activations, streams, optimizer, images: options.data?.count, ...this.device };
     const withinMemory = <T>(work: () => Promise<T>) => explainMemory(spec, memory, () => executor.session.allocated().total, work);
     const recorded = await withinMemory(async () =>
-      executor.program(`training ${n} ${activations} ${JSON.stringify(source)}`, (buffers) =>
-        trainingProgram(topology, buffers, { n, activations, streams, source }),
+      executor.program(`training ${n} ${activations} ${optimizer} ${maxGradientNorm} ${JSON.stringify(source)}`, (buffers) =>
+        trainingProgram(topology, buffers, { n, activations, streams, source, optimizer, maxGradientNorm }),
       ),
     );
     if (options.data) await executor.sendSplit(options.data);
@@ -66,7 +79,18 @@ export class Preparation {
       executor.host.markTrained();
       return withinMemory(() => executor.run(recorded, inputs, outputs));
     };
-    return new TrainingStep(spec, recorded.program, run, () => executor.session.planned(recorded.id), batch);
+    const giver = new BatchGiver(spec, recorded.program, batch);
+    return new TrainingStep(recorded.program, optimizer, run, () => executor.session.planned(recorded.id), giver);
+  }
+
+  /** See Network.prepareStatistics. */
+  statistics(options: TrainingOptions, scale: number): StatisticsEstimation {
+    const [source, batch] = this.#source(options, scale);
+    const { batchSize: n } = options;
+    const recorded = this.executor.program(`statistics ${n} ${JSON.stringify(source)}`, (buffers) =>
+      statisticsProgram(this.topology, buffers, { n, streams: this.streams, source }),
+    );
+    return new StatisticsEstimation(this.executor, recorded, new BatchGiver(this.topology.spec, recorded.program, batch));
   }
 
   /** See Network.prepareVerification. */

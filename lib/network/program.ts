@@ -1,7 +1,8 @@
 /**
  * The programs of a network. Each returns its ops and buffers, and the buffers through which JavaScript feeds and reads it.
  *
- *   training    images -> forward -> loss -> backward -> running statistics -> sgdUpdate
+ *   training    images -> forward -> loss -> backward -> running statistics -> the optimizer's update
+ *   statistics  images -> forward -> running statistics, which become those of the batch
  *   gradients   the same without the last two: nothing but the gradients (and batch statistics) changes
  *   inference   images -> forward with running statistics -> loss
  *   reconstruct images -> forward, with copies -> inverse, block by block, compared with the copies
@@ -9,6 +10,7 @@
  * Images come from the data set on the device (bytes, augmented), from a batch of bytes, or as normalised numbers.
  */
 import type { BufferId } from "../../binding.js";
+import { type OptimizerName, optimizerKind } from "../optimizers/index.js";
 import { recordBackward } from "./backward.js";
 import type { NetworkBuffers } from "./buffers.js";
 import { recordBlock, recordForward, recordStem } from "./forward.js";
@@ -57,7 +59,7 @@ export interface StepProgram extends Program {
 }
 
 export interface TrainingProgram extends StepProgram {
-  /** Real [3]: learning rate, momentum, weight decay. */
+  /** Real: the optimizer's, in its order. */
   readonly hyperparameters: BufferId;
   /** Index [NOT_FINITE.length], to be set to 0 before a run: 1 where one of these is NaN, infinite or beyond 2^64. */
   readonly notFinite: BufferId;
@@ -92,33 +94,68 @@ export function gradientProgram(topology: Topology, buffers: NetworkBuffers, opt
   return { ...step, locals: r.locals, ops: r.ops };
 }
 
-export function trainingProgram(topology: Topology, buffers: NetworkBuffers, options: ProgramOptions): TrainingProgram {
+/** How a step changes the parameters, as far as it is recorded. */
+export interface UpdateOptions {
+  readonly optimizer: OptimizerName;
+  /** Gradients are scaled down where the norm of all of them is larger. */
+  readonly maxGradientNorm?: number | undefined;
+}
+
+export function trainingProgram(
+  topology: Topology,
+  buffers: NetworkBuffers,
+  options: ProgramOptions & UpdateOptions,
+): TrainingProgram {
   const gradients = buffers.addGradients();
-  const momenta = buffers.addMomenta();
+  const optimizer = optimizerKind(options.optimizer);
+  const state = optimizer.state.map((name) => buffers.addState(name));
   const r = new Recorder(topology, buffers, { ...options, statistics: "batch" });
   const { notFinite, ...step } = recordGradients(r, options, true);
   const [statisticsFlag, parametersFlag] = (["statistics", "parameters"] as const).map((what) => flagOf(r, notFinite!, what));
-  for (const norm of norms(topology))
+  recordRunningStatistics(r, RUNNING_MOMENTUM, statisticsFlag);
+  const { elements, decayed } = buffers.layout;
+  const { parameters } = buffers;
+  const { maxGradientNorm } = options;
+  if (maxGradientNorm !== undefined)
+    r.emit({ op: "clipGradientNorm", elements, maxNorm: maxGradientNorm, gradients, norm: r.local("gradient.norm", "real", 1) });
+  const hyperparameters = r.pinned("hyperparameters", "real", optimizer.hyperparameters.length);
+  r.emit(optimizer.update({ elements, decayed, parameters, gradients, hyperparameters, notFinite: parametersFlag! }, state));
+  const { locals, ops, streamElements } = r;
+  return { ...step, hyperparameters, notFinite: notFinite!, streamElements, locals, ops };
+}
+
+/** Running statistics move towards those of the batch: all the way where `momentum` is 1. */
+function recordRunningStatistics(r: Recorder, momentum: number, notFinite?: BufferId): void {
+  for (const norm of norms(r.topology))
     for (const [part, tensor] of norm.inputs.entries())
       r.emit({
         op: "updateRunningStatistics",
         c: norm.channels / norm.inputs.length,
         count: r.n * norm.pixels,
-        momentum: RUNNING_MOMENTUM,
-        statistics: buffers.statistics(tensor),
-        running: buffers.runningStatistics(norm, part),
-        notFinite: statisticsFlag!,
+        momentum,
+        statistics: r.buffers.statistics(tensor),
+        running: r.buffers.runningStatistics(norm, part),
+        ...(notFinite !== undefined && { notFinite }),
       });
-  const hyperparameters = r.pinned("hyperparameters", "real", 3);
-  const { elements, decayed } = buffers.layout;
-  const { parameters } = buffers;
-  r.emit({
-    op: "sgdUpdate",
-    ...{ elements, decayed, parameters, gradients, momenta, hyperparameters },
-    notFinite: parametersFlag!,
-  });
-  const { locals, ops, streamElements } = r;
-  return { ...step, hyperparameters, notFinite: notFinite!, streamElements, locals, ops };
+}
+
+export interface StatisticsProgram extends Program {
+  readonly n: number;
+  readonly inputs: BatchInputs;
+  readonly outOfRange: BufferId | undefined;
+}
+
+export function statisticsProgram(
+  topology: Topology,
+  buffers: NetworkBuffers,
+  options: Omit<ProgramOptions, "activations">,
+): StatisticsProgram {
+  const r = new Recorder(topology, buffers, { ...options, statistics: "batch" });
+  const { outOfRange } = r;
+  const { images, inputs } = recordBatch(r, options.source);
+  recordForward(r, images, r.local("logits", "real", r.n * topology.spec.classes), "reversible");
+  recordRunningStatistics(r, 1);
+  return { n: r.n, inputs, outOfRange, locals: r.locals, ops: r.ops };
 }
 
 export function inferenceProgram(

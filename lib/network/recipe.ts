@@ -1,16 +1,8 @@
 /** How a network is meant to be trained: the part of a model's JSON that the trainer's defaults come from. */
 import { RevNetError } from "../errors.js";
+import { checkOptimizer, type OptimizerRecipe } from "../optimizers/index.js";
 import { checkSchedule, type ScheduleRecipe } from "../schedules/index.js";
 import { checkBoolean, checkInteger, checkKeys, checkNumber } from "../validation.js";
-
-/** SGD: v = momentum v + (g + weightDecay w); w -= learningRate v. Weight decay is for conv and linear weights only. */
-export interface OptimizerRecipe {
-  /** At the start of the schedule. */
-  readonly learningRate: number;
-  /** In [0, 1). */
-  readonly momentum: number;
-  readonly weightDecay: number;
-}
 
 /** Training images are zero-padded on each side, cropped back at random, and mirrored with probability 1/2. */
 export interface AugmentRecipe {
@@ -46,19 +38,16 @@ export function checkRecipe(value: unknown, what: string, code = CODE): Recipe {
   return {
     batchSize: checkInteger(value.batchSize, 1, MAX_BATCH, `${what}.batchSize`, code),
     steps: checkInteger(value.steps, 1, Number.MAX_SAFE_INTEGER, `${what}.steps`, code),
-    optimizer: checkOptimizer(value.optimizer, `${what}.optimizer`, code),
+    optimizer: asGiven(value.optimizer, `${what}.optimizer`, code),
     schedule: checkSchedule(value.schedule, `${what}.schedule`, code),
     augment: checkAugment(value.augment, `${what}.augment`, code),
   };
 }
 
-export function checkOptimizer(value: unknown, what: string, code = CODE): OptimizerRecipe {
-  checkKeys(value, ["learningRate", "momentum", "weightDecay"], what, code);
-  return {
-    learningRate: checkNumber(value.learningRate, 0, 1e6, `${what}.learningRate`, code),
-    momentum: checkNumber(value.momentum, 0, 1, `${what}.momentum`, code),
-    weightDecay: checkNumber(value.weightDecay, 0, 1e6, `${what}.weightDecay`, code),
-  };
+/** What was checked, without defaults: a model prints as it was written. */
+function asGiven(value: unknown, what: string, code: string): OptimizerRecipe {
+  checkOptimizer(value, what, code);
+  return { ...(value as OptimizerRecipe) };
 }
 
 export function checkAugment(value: unknown, what: string, code = CODE): AugmentRecipe {

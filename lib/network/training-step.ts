@@ -1,23 +1,21 @@
-/** A training program ready to run: one call, one step of SGD. */
+/** A training program ready to run: one call, one step of the optimizer. */
 import { types } from "node:util";
 import type { BufferId, MemoryReport, Values } from "../../binding.js";
 import { RevNetError } from "../errors.js";
-import { checkNumber, checkOptions, describe } from "../validation.js";
+import { checkSettings, type OptimizerName, type OptimizerSettings, optimizerKind } from "../optimizers/index.js";
+import { checkInteger, checkOptions, describe } from "../validation.js";
 import { checkBatch, checkLabels, checkNormalized, type Labels } from "./images.js";
 import { optional, zeroed } from "./inference.js";
 import type { RealArray } from "./parameters.js";
 import { type BatchInputs, NOT_FINITE, type NotFinite, type TrainingProgram } from "./program.js";
 import type { NetworkSpec } from "./spec.js";
 
-/** What changes from step to step: the parameter block that a replay reads. */
-export interface StepSettings {
-  readonly learningRate: number;
-  readonly momentum: number;
-  readonly weightDecay: number;
-  /** With the seed, the key of the step's random crops and flips; default 0. */
+/** What changes from step to step: the optimizer's settings, and the key of what is random. */
+export type StepSettings = OptimizerSettings & {
+  /** Steps done before: with the seed, the key of the step's random crops and flips, and what AdamW's corrections depend on; default 0. */
   readonly step?: number;
   readonly seed?: number | bigint;
-}
+};
 
 /** What a step's images are a function of, where the data is on the device. */
 export interface StepKey {
@@ -51,19 +49,17 @@ export interface StepResult {
 export type RunProgram = (inputs: [BufferId, Values][], outputs: BufferId[]) => Promise<Values[]>;
 
 const CODE = "ERR_INVALID_ARGUMENT";
-const SETTINGS = ["learningRate", "momentum", "weightDecay", "step", "seed", "indices", "images", "labels"];
 
 /** One step of training at a time, as Network.prepareTraining records it; trainRevNet is built on it. */
 export class TrainingStep {
   /** @internal */
   constructor(
-    private readonly spec: NetworkSpec,
     private readonly program: TrainingProgram,
+    private readonly optimizer: OptimizerName,
     private readonly runProgram: RunProgram,
     /** Bytes that the session will hold once the step has run. */
     readonly planned: () => MemoryReport,
-    /** Where images that are given as bytes go. */
-    private readonly given?: { readonly images: BufferId; readonly labels: BufferId },
+    private readonly batch: BatchGiver,
   ) {}
 
   get batchSize(): number {
@@ -77,15 +73,20 @@ export class TrainingStep {
 
   /** Several steps may be started at once; they run in order. @throws RevNetError ERR_INVALID_ARGUMENT, ERR_DISPOSED */
   async run(settings: StepSettings & StepBatch): Promise<StepResult> {
-    checkOptions(settings, SETTINGS, "step");
-    const { learningRate, momentum, weightDecay } = settings;
-    const hyperparameters = Float64Array.of(
-      checkNumber(learningRate, 0, Infinity, "learningRate", CODE),
-      checkNumber(momentum, 0, 1, "momentum", CODE),
-      checkNumber(weightDecay, 0, Infinity, "weightDecay", CODE),
-    );
+    const kind = optimizerKind(this.optimizer);
+    checkOptions(settings, [...Object.keys(kind.settings), "step", "seed", "indices", "images", "labels"], "step");
+    const {
+      step = 0,
+      seed: _,
+      indices: __,
+      images: ___,
+      labels: ____,
+      ...given
+    } = settings as StepSettings & Record<string, unknown>;
+    const of = checkSettings(this.optimizer, given, "", CODE);
+    const hyperparameters = Float64Array.from(kind.values(of, checkInteger(step, 0, Number.MAX_SAFE_INTEGER, "step", CODE)));
     const { outOfRange, notFinite, loss, correct } = this.program;
-    const inputs: [BufferId, Values][] = [[this.program.hyperparameters, hyperparameters], ...this.batch(settings)];
+    const inputs: [BufferId, Values][] = [[this.program.hyperparameters, hyperparameters], ...this.batch.inputs(settings)];
     inputs.push(...zeroed(outOfRange), [notFinite, new Int32Array(NOT_FINITE.length)]);
     const results = await this.runProgram(inputs, [loss, correct, ...optional(outOfRange), notFinite]);
     return {
@@ -95,33 +96,47 @@ export class TrainingStep {
       notFinite: NOT_FINITE.filter((_, i) => results.at(-1)![i] !== 0),
     };
   }
+}
 
-  private batch(settings: StepSettings & StepBatch): [BufferId, Values][] {
-    if (this.given) return this.bytes(settings, this.given);
+/** What a step is a function of, besides the parameters. */
+export type StepImages = StepBatch & { readonly step?: number; readonly seed?: number | bigint };
+
+/** From a step's images to the inputs of its program. */
+export class BatchGiver {
+  constructor(
+    private readonly spec: NetworkSpec,
+    private readonly program: { readonly n: number; readonly inputs: BatchInputs },
+    /** Where images that are given as bytes go. */
+    private readonly given?: { readonly images: BufferId; readonly labels: BufferId },
+  ) {}
+
+  /** @throws RevNetError ERR_INVALID_ARGUMENT */
+  inputs(settings: StepImages): [BufferId, Values][] {
+    if (this.given) return this.#bytes(settings, this.given);
     const { indices, images, labels } = this.program.inputs;
     if (indices !== undefined) {
-      if (!("indices" in settings) || !types.isInt32Array(settings.indices) || settings.indices.length !== this.batchSize)
+      if (!("indices" in settings) || !types.isInt32Array(settings.indices) || settings.indices.length !== this.program.n)
         throw new RevNetError(
           CODE,
-          `indices: expected an Int32Array of ${this.batchSize}, got ${describe((settings as { indices?: unknown }).indices)}`,
+          `indices: expected an Int32Array of ${this.program.n}, got ${describe((settings as { indices?: unknown }).indices)}`,
         );
       return stepInputs(this.program.inputs, { seed: 0, step: 0, ...settings });
     }
     if (!("images" in settings))
       throw new RevNetError(CODE, "this step takes { images, labels }, since no data set was given for it");
     const count = checkNormalized(this.spec, settings.images);
-    if (count !== this.batchSize) throw new RevNetError(CODE, `images: expected a batch of ${this.batchSize}, got ${count}`);
+    if (count !== this.program.n) throw new RevNetError(CODE, `images: expected a batch of ${this.program.n}, got ${count}`);
     return [
       [images!, settings.images],
       [labels!, checkLabels(this.spec, settings.labels, count)],
     ];
   }
 
-  private bytes(settings: StepSettings & StepBatch, to: { images: BufferId; labels: BufferId }): [BufferId, Values][] {
+  #bytes(settings: StepImages, to: { images: BufferId; labels: BufferId }): [BufferId, Values][] {
     if (!("images" in settings) || !types.isUint8Array(settings.images))
       throw new RevNetError(CODE, "this step takes { images, labels } with the images in a Uint8Array");
     const count = checkBatch(this.spec, settings.images);
-    if (count !== this.batchSize) throw new RevNetError(CODE, `images: expected a batch of ${this.batchSize}, got ${count}`);
+    if (count !== this.program.n) throw new RevNetError(CODE, `images: expected a batch of ${this.program.n}, got ${count}`);
     return [
       [to.images, settings.images],
       [to.labels, checkLabels(this.spec, settings.labels, count)],

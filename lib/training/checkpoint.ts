@@ -1,5 +1,5 @@
 /**
- * One checkpoint: a safetensors file with the parameters and running statistics by name, the momenta as `momentum.NAME`, and in
+ * One checkpoint: a safetensors file with the parameters and running statistics by name, the optimizer's state as `momentum.NAME`, and in
  * the metadata the spec and the preprocessing (so that it loads as a model), the run's identity, how far it is, and a SHA-256
  * of every byte.
  */
@@ -8,7 +8,7 @@ import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
 import { parseJson } from "../files/json.js";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.js";
-import { CHECKPOINT_FORMAT, MOMENTUM_PREFIX, modelMetadata } from "../network/file.js";
+import { CHECKPOINT_FORMAT, isOptimizerState, modelMetadata } from "../network/file.js";
 import type { ParameterTensor } from "../network/host.js";
 import type { Network } from "../network/network.js";
 import { areFinite, checkInteger, checkKeys, checkNumber } from "../validation.js";
@@ -44,7 +44,7 @@ export interface Checkpoint {
   readonly identity: Identity;
   readonly progress: Progress;
   readonly parameters: ReadonlyMap<string, ParameterTensor>;
-  readonly momenta: ReadonlyMap<string, ParameterTensor>;
+  readonly optimizerState: ReadonlyMap<string, ParameterTensor>;
 }
 
 type Tensors = ReadonlyMap<string, ParameterTensor>;
@@ -63,7 +63,7 @@ export interface Snapshot {
 export async function takeSnapshot(network: Network, identity: Identity, progress: Progress): Promise<Snapshot> {
   const { parameters } = network;
   const tensors = new Map(parameters);
-  for (const [name, tensor] of await network.momenta()) tensors.set(MOMENTUM_PREFIX + name, tensor);
+  for (const [name, tensor] of await network.optimizerState()) tensors.set(name, tensor);
   const bad = await firstNotFinite(tensors);
   if (bad !== undefined)
     throw new RevNetError(
@@ -97,11 +97,10 @@ export async function readCheckpoint(file: string): Promise<Checkpoint> {
       `'${file}' was written by another version of revnet: its format is ${version}, this one reads ${VERSION}`,
     );
   const parameters = new Map<string, ParameterTensor>();
-  const momenta = new Map<string, ParameterTensor>();
+  const optimizerState = new Map<string, ParameterTensor>();
   for (const [name, { shape, data }] of tensors) {
     if (!(types.isFloat32Array(data) || types.isFloat64Array(data))) throw invalid(`tensor '${name}' is not floating-point`);
-    if (name.startsWith(MOMENTUM_PREFIX)) momenta.set(name.slice(MOMENTUM_PREFIX.length), { shape, data });
-    else parameters.set(name, { shape, data });
+    (isOptimizerState(name) ? optimizerState : parameters).set(name, { shape, data });
   }
   const identity = parse(metadata.get("run"));
   if (typeof identity !== "object" || identity === null) throw invalid("metadata 'run' is not an object");
@@ -110,15 +109,15 @@ export async function readCheckpoint(file: string): Promise<Checkpoint> {
     identity: identity as Identity,
     progress: checkProgress(parse(metadata.get("progress")), `'${file}'`),
     parameters,
-    momenta,
+    optimizerState,
   };
 }
 
 /** Puts the network where the run was; prepareTraining comes before. @throws RevNetError ERR_INVALID_FILE */
-export async function restore({ file, parameters, momenta }: Checkpoint, network: Network): Promise<void> {
+export async function restore({ file, parameters, optimizerState }: Checkpoint, network: Network): Promise<void> {
   try {
     await network.replaceParameters(parameters);
-    await network.setMomenta(momenta);
+    await network.setOptimizerState(optimizerState);
   } catch (error) {
     if (!(error instanceof RevNetError)) throw error;
     throw new RevNetError("ERR_INVALID_FILE", `'${file}' does not fit the network: ${error.message}`, { cause: error });

@@ -19,6 +19,10 @@ export interface StartEvent {
   steps: number;
   stepsPerEpoch: number;
   batchSize: number;
+  /** What the schedule starts from. */
+  learningRate: number;
+  /** The recipe's, where the learning rate was scaled from its batch size to this run's. */
+  scaledFrom?: { learningRate: number; batchSize: number };
   /** Steps of the checkpoint that the run goes on from; 0 for a new run. */
   resumedFrom: number;
   /** Bytes that the run will hold, as planned. */

@@ -26,6 +26,8 @@ export interface Ended {
   readonly memory: Summary["memory"];
   /** The one that the report shows. */
   readonly evaluation: Findings["evaluation"];
+  /** Batches that running statistics were estimated from; null: they are those of training. */
+  readonly statisticsBatches: number | null;
   readonly dataChanges: readonly AcceptedChange[];
   /** Whether the run was not aborted. */
   readonly complete: boolean;
@@ -93,7 +95,7 @@ async function summarize(
   { validation, tested }: { validation: Best | null; tested: Findings["evaluation"] },
   reconstruction: Reconstruction | undefined,
 ): Promise<Summary> {
-  const { settings, dataset, network, journal, progress, stepsPerEpoch, memory } = run;
+  const { settings, dataset, network, journal, progress, stepsPerEpoch, memory, complete, statisticsBatches } = run;
   const { activations, streams, precision, streamGradients, threads, seed, batchSize } = settings;
   const { steps } = journal.history;
   const final = dataset.validation ? tested : validation;
@@ -123,6 +125,7 @@ async function summarize(
     reconstruction: { exact: reconstruction ? reconstruction.max === 0 : null, outOfRange: journal.outOfRange },
     leftOut: leftOutOf(dataset),
     dataChanges: run.dataChanges,
+    statisticsBatches: complete ? statisticsBatches : null,
     brokenImages: journal.brokenImages,
     weightsSha256: await network.digest(),
   };

@@ -6,16 +6,16 @@ import { Pacer } from "../data/pacer.js";
 import { RevNetError } from "../errors.js";
 import type { Network } from "../network/network.js";
 import type { Settings } from "./options.js";
+import { identityOfSettings } from "./settings.js";
 
 /** Values by the name of their option, as JSON has them. */
 export type Identity = Readonly<Record<string, unknown>>;
 
 /**
- * Not in it, since they do not change the bits: threads, the folder and the source of the data, where and how often the run
- * is validated and kept. Activations are, where streams drift: only exact streams make reversible and stored runs the same.
+ * The options that say they are part of it (options.ts), the data, and what trains on it. Not in it, since they do not change the bits: threads, the
+ * folder and the source of the data, where and how often the run is validated and kept.
  */
 export async function identityOf(settings: Settings, dataset: AnyDataset, network: Network, steps: number): Promise<Identity> {
-  const { batchSize, seed, streams, precision, streamGradients, activations, optimizer, schedule, augment, patience } = settings;
   const { recipe: _, ...model } = network.spec;
   const identity = {
     model,
@@ -24,18 +24,9 @@ export async function identityOf(settings: Settings, dataset: AnyDataset, networ
     ...(dataset.validation && { validationCount: dataset.validation.count }),
     testCount: dataset.test.count,
     images: await sha256(dataset),
-    batchSize,
-    seed,
     steps,
     device: network.device.replace(/:.*/, ""),
-    streams,
-    precision,
-    ...(precision === "bfloat16" && { streamGradients }),
-    optimizer,
-    schedule,
-    augment,
-    ...(streams === "float32" && model.kind === "revnet" && { activations }),
-    ...(patience !== undefined && { patience, validateEvery: settings.validateEvery ?? "an epoch" }),
+    ...identityOfSettings(settings, network.spec, steps),
   };
   return JSON.parse(JSON.stringify(identity)) as Identity;
 }

@@ -1,9 +1,13 @@
 /** The object trainRevNet returns: a promise of the result, and an async iterable of what happens on the way. */
-import type { RevNetError } from "../errors.js";
+import { RevNetError } from "../errors.js";
 import type { Network } from "../network/network.js";
 import { EventChannel } from "./channel.js";
 import type { EpochEvent, StepEvent, TrainingEvent, ValidationEvent, VerificationEvent } from "./events.js";
 import type { Summary } from "./summary.js";
+
+export function throwIfAborted(signal: AbortSignal | undefined, steps: number): void {
+  if (signal?.aborted) throw new RevNetError("ERR_ABORTED", `training was aborted after ${steps} steps`, { cause: signal.reason });
+}
 
 /** Every step, epoch, validation and verification of a run, in order; of a resumed run, those before that the last 8 MiB of metrics.jsonl hold as well. */
 export interface History {

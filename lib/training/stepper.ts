@@ -3,7 +3,7 @@
  * that what happens between two steps (events, metrics.jsonl) holds up no device.
  */
 import type { BrokenImage } from "../data/dataset.js";
-import type { StepResult, TrainingStep } from "../network/training-step.js";
+import type { StepBatch, StepResult, StepSettings, TrainingStep } from "../network/training-step.js";
 import { learningRateAt } from "../schedules/index.js";
 import type { Fed, Feed } from "./feed.js";
 import type { Settings } from "./options.js";
@@ -57,10 +57,10 @@ export class Stepper {
     const start = this.now();
     const { batch, broken } = await this.#fed;
     const { optimizer, schedule, seed } = this.settings;
-    const { momentum, weightDecay } = optimizer;
+    const { type: _, ...settings } = optimizer;
     const step = this.next++;
     const learningRate = learningRateAt(schedule, optimizer.learningRate, step, this.steps);
-    const running = this.training.run({ momentum, weightDecay, seed, learningRate, step, ...batch });
+    const running = this.training.run({ ...settings, seed, learningRate, step, ...batch } as StepSettings & StepBatch);
     // Chosen, or made, while the step runs on its own thread.
     this.#fed = this.#feedNext();
     const done = running.then((result) => {

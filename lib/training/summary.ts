@@ -43,6 +43,8 @@ export interface Summary {
     /** Elements of fixed-point streams that left their range, over all steps. */
     outOfRange: number;
   };
+  /** Training batches that the running statistics were estimated from at the end (precise batch norm); null: they are those of training. */
+  statisticsBatches: number | null;
   /** What the folder of an image-folder has beside the images that are used; the count is 0 for other data. */
   leftOut: LeftOutSummary;
   /** Changes of the data that resumed runs went on with (`acceptChangedData`). */

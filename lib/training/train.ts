@@ -11,9 +11,10 @@ import { createNetwork } from "../network/network.js";
 import type { EventChannel } from "./channel.js";
 import type { TrainingEvent } from "./events.js";
 import type { Send } from "./journal.js";
-import { resolveOptions, type Settings, specFor, type TrainOptions } from "./options.js";
-import { type TrainingResult, TrainingRun } from "./run.js";
-import { Trainer, throwIfAborted } from "./trainer.js";
+import type { Settings, TrainOptions } from "./options.js";
+import { type TrainingResult, TrainingRun, throwIfAborted } from "./run.js";
+import { resolveOptions, specFor } from "./settings.js";
+import { Trainer } from "./trainer.js";
 
 /** Images come as bytes and enter the network as (byte - mean) / 255. */
 const SCALE = 1 / 255;

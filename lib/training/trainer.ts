@@ -18,15 +18,13 @@ import { type Identity, identityOf } from "./identity.js";
 import { Journal, type Send } from "./journal.js";
 import { Keeper } from "./keeper.js";
 import { Live } from "./live.js";
-import { configOf, type Settings } from "./options.js";
-import type { TrainingResult } from "./run.js";
+import type { Settings } from "./options.js";
+import { PreciseStatistics } from "./precise.js";
+import { type TrainingResult, throwIfAborted } from "./run.js";
+import { configOf, isPrecise, scaledFrom } from "./settings.js";
 import { type StepDone, Stepper } from "./stepper.js";
 import { averages } from "./summary.js";
 import { Verifier } from "./verifier.js";
-
-export function throwIfAborted(signal: AbortSignal | undefined, steps: number): void {
-  if (signal?.aborted) throw new RevNetError("ERR_ABORTED", `training was aborted after ${steps} steps`, { cause: signal.reason });
-}
 
 const isAbort = (error: unknown) => error instanceof RevNetError && error.code === "ERR_ABORTED";
 
@@ -41,6 +39,7 @@ export class Trainer {
   readonly #best = new BestSoFar();
   #keeper: Keeper | undefined;
   #verifier: Verifier | undefined;
+  #statistics: PreciseStatistics | undefined;
   #live: Live | undefined;
   #data: DataRecord | undefined;
   #planned: MemoryReport | undefined;
@@ -58,7 +57,7 @@ export class Trainer {
     this.#network = network;
     this.#journal = new Journal(send);
     this.#batches = new Batches(dataset.train.count, settings.batchSize, settings.seed);
-    this.#steps = "steps" in settings.length ? settings.length.steps : settings.length.epochs * this.#batches.stepsPerEpoch;
+    this.#steps = settings.steps ?? settings.epochs! * this.#batches.stepsPerEpoch;
   }
 
   async run(): Promise<TrainingResult> {
@@ -93,6 +92,7 @@ export class Trainer {
     const step = await this.#prepare();
     if (this.#keeper) await this.#begin(this.#keeper);
     await this.#openLive();
+    const scaled = scaledFrom(this.#settings);
     await this.#journal.send({
       type: "start",
       model: this.#network.spec.name,
@@ -101,6 +101,8 @@ export class Trainer {
       steps: this.#steps,
       stepsPerEpoch,
       batchSize,
+      learningRate: this.#settings.optimizer.learningRate,
+      ...(scaled && { scaledFrom: scaled }),
       resumedFrom: this.#done,
       memory: this.#planned!,
     });
@@ -133,13 +135,14 @@ export class Trainer {
 
   /** Records the programs of the run, and sees whether there is memory for them. */
   async #prepare(): Promise<TrainingStep> {
-    const { batchSize, activations, augment, verifyEvery } = this.#settings;
+    const { batchSize, activations, augment, verifyEvery, maxGradientNorm } = this.#settings;
+    const optimizer = this.#settings.optimizer.type;
     const { train } = this.#dataset;
     const { padding, flip } = augment;
     const options = { batchSize, activations, padding, flip, ...(isStreamed(train) ? { bytes: true } : { data: train }) };
     // Both record their programs before data is sent, which recording would wait for.
     const [step, verification] = await Promise.all([
-      this.#network.prepareTraining(options),
+      this.#network.prepareTraining({ ...options, optimizer, maxGradientNorm }),
       verifyEvery === undefined ? undefined : this.#network.prepareVerification(options),
     ]);
     this.#planned = step.planned();
@@ -147,13 +150,18 @@ export class Trainer {
       this.#verifier = new Verifier(verification, this.#settings, this.#dataset, this.#batches, this.#journal);
       this.#planned = larger(this.#planned, this.#verifier.planned());
     }
+    if (isPrecise(this.#settings, this.#steps)) {
+      const estimation = this.#network.prepareStatistics(options);
+      this.#statistics = new PreciseStatistics(estimation, this.#settings, this.#dataset, this.#batches, this.#journal);
+      this.#planned = larger(this.#planned, this.#statistics.planned());
+    }
     const { streams, threads, precision, streamGradients } = this.#settings;
     const verify = this.#verifier !== undefined;
     const images = isStreamed(train) ? undefined : train.count;
     const on = { device: this.#network.device, threads, precision, streamGradients };
     requireMemory(
       this.#network.spec,
-      { batchSize, activations, streams, verify, images, ...on },
+      { batchSize, activations, streams, verify, images, optimizer, ...on },
       this.#planned,
       this.#network.memory(),
     );
@@ -275,6 +283,7 @@ export class Trainer {
     const step = this.#done;
     throwIfAborted(signal, step);
     const start = performance.now();
+    await this.#statistics?.estimate(step);
     const { validation: apart, test } = this.#dataset;
     const evaluation = await this.#network.evaluateQuietly(apart ?? test, { batchSize, ...(signal && { signal }) });
     const { loss, error, top5Error, calibrationError } = evaluation;
@@ -327,6 +336,7 @@ export class Trainer {
       stepsPerEpoch: this.#batches.stepsPerEpoch,
       memory: this.#trained ? this.#network.memory() : this.#planned!,
       evaluation: this.#evaluation,
+      statisticsBatches: this.#statistics?.batches ?? null,
       dataChanges: this.#data?.accepted ?? [],
       complete,
     });

@@ -224,14 +224,23 @@ const generators: { [F in Family]: Generator<F> } = {
       parameters: problem.normal("parameters", "real", elements),
       gradients: problem.normal("gradients", "real", elements),
       momenta: problem.normal("momenta", "real", elements),
-      hyperparameters: problem.input("hyperparameters", "real", Float64Array.of(0.125, 0.875, 0.25)),
+      hyperparameters: problem.input("hyperparameters", "real", Float64Array.of(0.125, 0.875, 0.25, 0)),
       notFinite: problem.input("notFinite", "index", Int32Array.of(0)),
     };
+    const nesterov = problem.input("nesterov", "real", Float64Array.of(0.125, 0.875, 0.25, 1));
+    const moments = {
+      mean: problem.normal("mean", "real", elements),
+      square: problem.input("square", "real", positive(problem, elements)),
+    };
+    const adamw = problem.input("adamw", "real", Float64Array.of(0.03125, 0.25, 0.875, 0.125, 0.75, 0.25, 0.5, 2 ** -10));
     const decayed = Math.floor((2 * elements) / 3);
     const a = problem.normal("a", stream, elements);
     const b = problem.normal("b", stream, elements);
     problem.forward.push(
       { op: "sgdUpdate", elements, decayed, ...operands },
+      { op: "sgdUpdate", elements, decayed, ...operands, hyperparameters: nesterov },
+      { op: "adamwUpdate", elements, decayed, ...operands, ...moments, hyperparameters: adamw },
+      { op: "clipGradientNorm", elements, maxNorm: 0.5, gradients: operands.gradients, norm: problem.output("norm", 1) },
       { op: "copy", elements, x: a, y: problem.output("copy", elements, stream) },
       { op: "maximumDifference", elements, a, b, y: problem.output("difference", 1) },
     );
@@ -266,6 +275,11 @@ const generators: { [F in Family]: Generator<F> } = {
 
 const halves = (parts: 1 | 2): string[] => (parts === 1 ? [""] : ["1", "2"]);
 const pickConvolution = ({ n, h, w, c, k, kernel, stride }: Convolution): Convolution => ({ n, h, w, c, k, kernel, stride });
+
+/** From 1/2 to 1. */
+function positive(problem: Problem, elements: number): Float64Array {
+  return Float64Array.from({ length: elements }, () => Math.fround(0.5 + problem.random.uniform() / 2));
+}
 
 /** Statistics as inference would have them: means near 0, variances near 1. */
 function runningStatistics(problem: Problem, c: number): Float64Array {

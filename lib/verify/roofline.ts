@@ -208,6 +208,13 @@ function kernelsOf(op: Op, storage: Storage): Kernel[] {
     }
     case "sgdUpdate":
       return [{ kernel: "sgd", bytes: FLOAT * 5 * op.elements }];
+    case "adamwUpdate":
+      return [{ kernel: "adamw", bytes: FLOAT * 7 * op.elements }];
+    case "clipGradientNorm":
+      return [
+        { kernel: "gradient norm", bytes: FLOAT * op.elements },
+        { kernel: "clip", bytes: FLOAT * 2 * op.elements },
+      ];
     case "copy":
     case "maximumDifference":
       return [{ kernel: op.op, bytes: FLOAT * 2 * op.elements }];
@@ -260,6 +267,6 @@ export function stepKernels(
   const images = buffers.add({ name: "images", type: "byte", elements: n * imageElements(spec), category: "data" });
   const labels = buffers.add({ name: "labels", type: "index", elements: n, category: "data" });
   const source = { type: "dataset", images, labels, count: n, padding: 4, flip: true, scale: 1 / 255 } as const;
-  const { ops } = trainingProgram(topology, buffers, { n, activations, streams: "fixed", source });
+  const { ops } = trainingProgram(topology, buffers, { n, activations, streams: "fixed", source, optimizer: "sgd" });
   return { kernels: launchesOf(ops, storage), ops: ops.length };
 }

@@ -676,13 +676,14 @@ struct ReversibleBackward {
 
 // SGD with momentum on the flat buffers, PyTorch's rule:
 //   g' = g + weightDecay * p (the first `decayed` elements only);  m = momentum * m + g';  p -= learningRate * m
+// with Nesterov's momentum  p -= learningRate * (g' + momentum * m)
 struct SgdUpdate {
   static constexpr std::string_view kName = "sgdUpdate";
   int64_t elements = 0, decayed = 0;
   Operand parameters;       // [elements] updated
   Operand gradients;        // [elements]
   Operand momenta;          // [elements] updated
-  Operand hyperparameters;  // [3] learning rate, momentum, weight decay
+  Operand hyperparameters;  // [4] learning rate, momentum, weight decay, 1 for Nesterov's momentum or 0
   Operand notFinite;        // for parameters
 
   template <class V>
@@ -693,8 +694,60 @@ struct SgdUpdate {
     v.operand("parameters", parameters, Access::Update, kReal, elements);
     v.operand("gradients", gradients, Access::Read, kReal, elements);
     v.operand("momenta", momenta, Access::Update, kReal, elements);
-    v.operand("hyperparameters", hyperparameters, Access::Read, kReal, 3);
+    v.operand("hyperparameters", hyperparameters, Access::Read, kReal, 4);
     v.optional("notFinite", notFinite, Access::Update, kIndex, 1);
+  }
+};
+
+// AdamW on the flat buffers, PyTorch's rule. What depends on the step alone is worked out by the caller, in float64:
+//   p -= shrink * p (the first `decayed` elements only);  mean = beta1 * mean + (1 - beta1) * g
+//   square = beta2 * square + (1 - beta2) * g * g;        p -= stepSize * mean / (sqrt(square) / correction + epsilon)
+struct AdamwUpdate {
+  static constexpr std::string_view kName = "adamwUpdate";
+  static constexpr int kHyperparameters = 8;
+  int64_t elements = 0, decayed = 0;
+  Operand parameters;       // [elements] updated
+  Operand gradients;        // [elements]
+  Operand mean, square;     // [elements] updated
+  Operand hyperparameters;  // [8] shrink, stepSize, beta1, 1 - beta1, beta2, 1 - beta2, correction, epsilon
+  Operand notFinite;        // for parameters
+
+  template <class V>
+  void visit(V& v) {
+    v.count("elements", elements);
+    v.count("decayed", decayed);
+    if (decayed > elements) throw invalid("adamwUpdate: decayed exceeds elements");
+    v.operand("parameters", parameters, Access::Update, kReal, elements);
+    v.operand("gradients", gradients, Access::Read, kReal, elements);
+    v.operand("mean", mean, Access::Update, kReal, elements);
+    v.operand("square", square, Access::Update, kReal, elements);
+    v.operand("hyperparameters", hyperparameters, Access::Read, kReal, kHyperparameters);
+    v.optional("notFinite", notFinite, Access::Update, kIndex, 1);
+  }
+};
+
+// norm = the root of the sum of g * g over all elements; g *= min(1, maxNorm / (norm + 1e-6)): PyTorch's clip_grad_norm_.
+// The order of the sum depends on the number of elements alone.
+struct ClipGradientNorm {
+  static constexpr std::string_view kName = "clipGradientNorm";
+  static constexpr double kEpsilon = 1e-6;
+  int64_t elements = 0;
+  double maxNorm = 0;
+  Operand gradients;  // [elements] updated
+  Operand norm;       // [1] overwritten
+
+  template <class V>
+  void visit(V& v) {
+    v.count("elements", elements);
+    v.number("maxNorm", maxNorm);
+    v.operand("gradients", gradients, Access::Update, kReal, elements);
+    v.operand("norm", norm, Access::Write, kReal, 1);
+  }
+
+  // What gradients of this norm are multiplied by; NaN where the norm is.
+  static constexpr double factor(double maxNorm, double norm) {
+    const double ratio = maxNorm / (norm + kEpsilon);
+    return ratio > 1 ? 1 : ratio;
   }
 };
 
@@ -735,7 +788,7 @@ using Op = std::variant<GatherBatch, ConvolutionForward, ConvolutionBackwardData
                         BatchNormReluBackward, UpdateRunningStatistics, ShortcutForward, ShortcutBackward, MaxPoolForward,
                         MaxPoolBackward, GlobalAveragePoolForward, GlobalAveragePoolBackward, LinearForward, LinearBackward,
                         SoftmaxCrossEntropy, ResidualForward, ResidualBackward, ReversibleForward, ReversibleInverse,
-                        ReversibleBackward, SgdUpdate, Copy, MaximumDifference>;
+                        ReversibleBackward, SgdUpdate, AdamwUpdate, ClipGradientNorm, Copy, MaximumDifference>;
 
 inline std::string_view opName(const Op& op) {
   return std::visit([](const auto& record) { return std::remove_reference_t<decltype(record)>::kName; }, op);

@@ -41,6 +41,8 @@ void run(const ReversibleInverse& op, const Context& context);
 void run(const ReversibleBackward& op, const Context& context);
 // optimizer.cu
 void run(const SgdUpdate& op, const Context& context);
+void run(const AdamwUpdate& op, const Context& context);
+void run(const ClipGradientNorm& op, const Context& context);
 void run(const Copy& op, const Context& context);
 void run(const MaximumDifference& op, const Context& context);
 
@@ -51,6 +53,7 @@ size_t workspaceBytes(const BatchNormReluBackward& op, Precision precision);
 size_t workspaceBytes(const GlobalAveragePoolBackward& op, Precision precision);
 size_t workspaceBytes(const SoftmaxCrossEntropy& op, Precision precision);
 size_t workspaceBytes(const MaximumDifference& op, Precision precision);
+size_t workspaceBytes(const ClipGradientNorm& op, Precision precision);
 size_t workspaceBytes(const ResidualForward& op, Precision precision);
 size_t workspaceBytes(const ResidualBackward& op, Precision precision);
 size_t workspaceBytes(const ReversibleForward& op, Precision precision);

@@ -41,6 +41,8 @@ void run(const Context& context, const ReversibleBackward& op);
 
 // optimizer.cc
 void run(const Context& context, const SgdUpdate& op);
+void run(const Context& context, const AdamwUpdate& op);
+void run(const Context& context, const ClipGradientNorm& op);
 
 // streams.cc
 void run(const Context& context, const Copy& op);

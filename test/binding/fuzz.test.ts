@@ -138,6 +138,8 @@ const ops: Op[] = [
     hidden: [],
   },
   { op: "sgdUpdate", elements: 36, decayed: 4, parameters: 0, gradients: 1, momenta: 1, hyperparameters: 9 },
+  { op: "adamwUpdate", elements: 36, decayed: 4, parameters: 0, gradients: 1, mean: 1, square: 1, hyperparameters: 9 },
+  { op: "clipGradientNorm", elements: 36, maxNorm: 1, gradients: 0, norm: 7 },
 ];
 
 /** The paths of all fields in a value. */

@@ -277,7 +277,7 @@ describe("operands that share memory", () => {
   it("are refused where one is written", () => {
     expect(thrown(() => add({ op: "copy", elements: 8, x: low, y: high })).message).to.match(/'low' and 'high' share memory/);
     expect(thrown(() => add({ op: "copy", elements: 8, x: a, y: a })).code).to.equal("ERR_INVALID_ARGUMENT");
-    const sgd = { op: "sgdUpdate", elements: 8, decayed: 0, hyperparameters: buffer("h", { elements: 3 }) } as const;
+    const sgd = { op: "sgdUpdate", elements: 8, decayed: 0, hyperparameters: buffer("h", { elements: 4 }) } as const;
     expect(thrown(() => add({ ...sgd, parameters: a, gradients: b, momenta: a })).code).to.equal("ERR_INVALID_ARGUMENT");
   });
 

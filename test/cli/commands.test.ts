@@ -272,17 +272,50 @@ describe("commands", () => {
 
     it("hands its flags on as options, and prints the summary", async () => {
       const out = at("run");
-      const flags = ["--steps", "5", "--seed", "3", "--learning-rate", "0.05", "--momentum", "0.5", "--weight-decay", "0.001"];
-      const more = ["--schedule", "constant", "--no-augment", "--activations", "stored", "--validate-every", "2", "--out", out];
+      const flags = [
+        "--steps",
+        "5",
+        "--seed",
+        "3",
+        "--learning-rate",
+        "0.05",
+        "--momentum",
+        "0.5",
+        "--weight-decay",
+        "0.001",
+        "--nesterov",
+      ];
+      const more = [
+        "--schedule",
+        "constant",
+        "--warmup",
+        "0.25",
+        "--max-gradient-norm",
+        "2",
+        "--no-precise-batch-norm",
+        "--no-augment",
+        "--activations",
+        "stored",
+        "--validate-every",
+        "2",
+        "--out",
+        out,
+      ];
       const { status, stdout, stderr } = await run(...flags, ...more, "--json");
       expect(status, stderr).to.equal(0);
       const summary = JSON.parse(stdout);
       expect(summary).to.deep.include({ steps: 5, seed: 3, batchSize: 5, activations: "stored", epochs: 1.25 });
       expect(summary).to.deep.equal(JSON.parse(await readFile(path.join(out, "summary.json"), "utf8")));
       const config = JSON.parse(await readFile(path.join(out, "config.json"), "utf8"));
-      expect(config.optimizer).to.deep.equal({ learningRate: 0.05, momentum: 0.5, weightDecay: 0.001 });
-      expect(config.schedule).to.deep.equal({ type: "constant" });
-      expect(config.validateEvery).to.equal(2);
+      expect(config.optimizer).to.deep.equal({
+        type: "sgd",
+        learningRate: 0.05,
+        momentum: 0.5,
+        nesterov: true,
+        weightDecay: 0.001,
+      });
+      expect(config.schedule).to.deep.equal({ type: "constant", warmup: 0.25 });
+      expect(config).to.include({ validateEvery: 2, maxGradientNorm: 2, preciseBatchNorm: false });
       // Progress is for people, and goes where the summary does not.
       expect(stderr)
         .to.match(/epoch 1: training loss/)

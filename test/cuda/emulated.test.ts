@@ -24,7 +24,11 @@ const SUITES = [
   { name: "networks: golden files, gradients, interface", files: ["network/golden", "network/network"], grep: "cuda" },
   { name: "ops, float32", files: ["ops/backends"], grep: "the cuda backend float32" },
   { name: "updates", files: ["ops/updates"], grep: "cuda" },
-  { name: "training", files: ["training/training", "cuda/precision", "cuda/storage"], grep: "cuda|storage in bfloat16" },
+  {
+    name: "training",
+    files: ["training/training", "training/optimizers", "training/precise", "cuda/precision", "cuda/storage"],
+    grep: "cuda|storage in bfloat16",
+  },
   { name: "the backend's own", files: ["cuda/backend"], grep: "the CUDA backend" },
 ];
 

@@ -13,7 +13,13 @@ describe("the buffers of a training step", () => {
       const images = buffers.add({ name: "images", type: "byte", elements: 2 * 3072, category: "data" });
       const labels = buffers.add({ name: "labels", type: "index", elements: 2, category: "data" });
       const source = { type: "dataset" as const, images, labels, count: 2, padding: 4, flip: true, scale: 1 };
-      const program = trainingProgram(topology, buffers, { n: 2, activations: "reversible", streams: "fixed", source });
+      const program = trainingProgram(topology, buffers, {
+        n: 2,
+        activations: "reversible",
+        streams: "fixed",
+        source,
+        optimizer: "sgd",
+      });
       const firstLocal = buffers.records.length;
       const places = program.locals.flatMap(({ pinned }, i) => (pinned ? [firstLocal + i] : []));
       const { loss, correct, outOfRange, notFinite, inputs, hyperparameters } = program;

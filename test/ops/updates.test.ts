@@ -2,6 +2,7 @@
 import { expect } from "chai";
 import type { ElementType, Values } from "../../binding.js";
 import { native } from "../../lib/native/index.js";
+import { optimizerKind } from "../../lib/optimizers/index.js";
 import { Device, initialValues, type Named } from "../../lib/verify/device.js";
 import type { Step, Tensor } from "../../lib/verify/problem.js";
 import { Random } from "../../lib/verify/random.js";
@@ -51,11 +52,93 @@ function updatesSuite(name: string): void {
       { gradient: -2, p: [0.833984375, 1.125], m: [-1.63671875, -1.75] }, // m = 0.359375 - 2 + 0.25 * 0.015625
     ];
     for (const { gradient, ...after } of expected) {
-      const result = await run([step], { p: real(p!), m: real(m!), g: real([gradient, gradient]), h: real([0.5, 0.5, 0.25]) });
+      const result = await run([step], { p: real(p!), m: real(m!), g: real([gradient, gradient]), h: real([0.5, 0.5, 0.25, 0]) });
       [p, m] = [result.get("p")!, result.get("m")!];
       expect([...p]).to.deep.equal(after.p);
       expect([...m]).to.deep.equal(after.m);
     }
+  });
+
+  const GRADIENTS = [
+    [0.5, -1, 2, 0],
+    [0.25, 0.75, -1.5, 1],
+    [-1, 0.5, 0.125, -0.25],
+    [0, 1, 3, 0.5],
+  ];
+  /** What PyTorch 2.13 has after these gradients, in float64, from 1, -0.5 (with weight decay), 0.25, 2. */
+  const AFTER = [
+    {
+      type: "sgd",
+      settings: { learningRate: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.01 },
+      parameters: [0.9690756108163371, -0.6689460528505762, -0.6570450000000001, 1.62885],
+      state: [[-0.30165302592808996, 1.314514766608295, 3.3555, 1.085]],
+    },
+    {
+      type: "adamw",
+      settings: { learningRate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.1 },
+      parameters: [0.9804846621721697, -0.4934799897283057, 0.2331043376733593, 1.9830204291972446],
+      state: [
+        [-0.0333, 0.13284999999999997, 0.33554999999999996, 0.10849999999999999],
+        [0.0013106258122500011, 0.0028081285615000028, 0.015249123621000015, 0.0013104385000000012],
+      ],
+    },
+  ] as const;
+  for (const { type, settings, parameters, state } of AFTER)
+    it(`${type} with ${Object.keys(settings).join(", ")}: four steps as PyTorch makes them`, async () => {
+      const kind = optimizerKind(type);
+      const buffers = new Map<string, Iterable<number>>([
+        ["p", [1, -0.5, 0.25, 2]],
+        ...kind.state.map((name) => [name, [0, 0, 0, 0]] as const),
+      ]);
+      const operands = { elements: 4, decayed: 2, parameters: "p", gradients: "g", hyperparameters: "h", notFinite: "flag" };
+      const step = kind.update(operands as never, kind.state as never) as unknown as Step;
+      for (const [done, gradients] of GRADIENTS.entries()) {
+        const given = Object.fromEntries([...buffers].map(([name, values]) => [name, real(values)]));
+        const result = await run([step], { ...given, g: real(gradients), h: real(kind.values(settings, done)), flag: index([0]) });
+        for (const name of buffers.keys()) buffers.set(name, result.get(name)! as Iterable<number>);
+      }
+      expectClose(buffers.get("p") as Values, [...parameters]);
+      for (const [i, name] of kind.state.entries()) expectClose(buffers.get(name) as Values, [...state[i]!]);
+    });
+
+  it("clipGradientNorm: as PyTorch's clip_grad_norm_, and nothing where the norm is small enough", async () => {
+    const clip = async (maxNorm: number, gradients: ArrayLike<number>) => {
+      const step = { op: "clipGradientNorm", elements: gradients.length, maxNorm, gradients: "g", norm: "n" };
+      const result = await run([step], { g: real(Array.from(gradients)), n: real(1) });
+      return { norm: result.get("n")![0]!, gradients: result.get("g")! };
+    };
+    const clipped = await clip(1, GRADIENTS[3]!);
+    expectClose(Float64Array.of(clipped.norm), [3.2015621187164243]);
+    expectClose(clipped.gradients, [0, 0.312347426216267, 0.937042278648801, 0.1561737131081335]);
+    expect([...(await clip(4, GRADIENTS[3]!)).gradients]).to.deep.equal(GRADIENTS[3]);
+    expect([...(await clip(1, [0, 0])).gradients]).to.deep.equal([0, 0]);
+    // More than a slice, a block and the blocks of a pass take: 3, 4, 3, 4, ... and squares beyond float32.
+    const many = Float64Array.from({ length: 1_100_003 }, (_, i) => 3 + (i % 2));
+    const norm = Math.sqrt(many.reduce((sum, g) => sum + g * g, 0));
+    expect((await clip(1, many)).norm / norm).to.be.closeTo(1, 1e-6);
+    const large = await clip(2, new Float64Array(20_003).fill(2 ** 100));
+    expect(large.norm / (2 ** 100 * Math.sqrt(20_003))).to.be.closeTo(1, 1e-6);
+    expect(large.gradients.at(-1)! * Math.sqrt(20_003)).to.be.closeTo(2, 1e-5);
+    // What is not finite is not hidden.
+    for (const wrong of [Number.NaN, Infinity]) expect((await clip(1, [1, wrong])).gradients[1]).to.be.NaN;
+  });
+
+  it("adamwUpdate flags what is not finite", async () => {
+    const elements = 20_003;
+    const flagged = async (wrong: number, at: number) => {
+      const gradients = new Float64Array(elements).fill(1);
+      const parameters = new Float64Array(elements).fill(1);
+      parameters[at] = wrong;
+      const zeros = () => real(new Float64Array(elements));
+      const operands = { parameters: "p", gradients: "g", mean: "m", square: "s", hyperparameters: "h", notFinite: "flag" };
+      const result = await run([{ op: "adamwUpdate", elements, decayed: 2, ...operands }], {
+        ...{ p: real(parameters), g: real(gradients), m: zeros(), s: zeros(), flag: index([0]) },
+        h: real(optimizerKind("adamw").values({ learningRate: 0.1, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 }, 0)),
+      });
+      return result.get("flag")![0];
+    };
+    expect(await flagged(1, 0)).to.equal(0);
+    for (const at of [0, elements - 1]) expect([await flagged(Number.NaN, at), await flagged(1e30, at)]).to.deep.equal([1, 1]);
   });
 
   it("updateRunningStatistics: PyTorch's rule, with the unbiased variance", async () => {
@@ -83,7 +166,7 @@ function updatesSuite(name: string): void {
         p: real(new Float64Array(elements).fill(1)),
         m: real(new Float64Array(elements)),
         g: real(gradients),
-        h: real([0.5, 0.5, 0.25]),
+        h: real([0.5, 0.5, 0.25, 0]),
         flag: index([before]),
       });
       return result.get("flag")![0];

@@ -2,7 +2,8 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { RevNetError } from "../../lib/errors.js";
 import { openDataset } from "../../lib/index.js";
-import { KEYS, resolveOptions } from "../../lib/training/options.js";
+import { OPTION_NAMES } from "../../lib/training/options.js";
+import { resolveOptions } from "../../lib/training/settings.js";
 import { TINY_REVNET, tinyDataset } from "../support/tiny.js";
 
 const RUNS = Number(process.env.REVNET_FUZZ_RUNS ?? 500);
@@ -31,7 +32,7 @@ describe("malformed options", function () {
 
   it("give a RevNetError, whichever option holds whatever value", () =>
     fc.assert(
-      fc.asyncProperty(fc.constantFrom(...KEYS), anything, (name, value) =>
+      fc.asyncProperty(fc.constantFrom(...OPTION_NAMES), anything, (name, value) =>
         orderly(() => resolveOptions({ model: TINY_REVNET, data: tinyDataset(1, 1), [name]: value } as never)),
       ),
       { seed: 1, numRuns: RUNS },

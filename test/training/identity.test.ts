@@ -3,7 +3,8 @@ import { expect } from "chai";
 import type { AnyDataset, Dataset } from "../../lib/data/dataset.js";
 import { createNetwork } from "../../lib/index.js";
 import { checkIdentity, type Identity, identityOf } from "../../lib/training/identity.js";
-import { resolveOptions, type Settings } from "../../lib/training/options.js";
+import type { Settings } from "../../lib/training/options.js";
+import { resolveOptions } from "../../lib/training/settings.js";
 import { thrown } from "../support/errors.js";
 import { TINY_RESNET, TINY_REVNET, tinyDataset, tinyOptions } from "../support/tiny.js";
 
@@ -30,6 +31,10 @@ describe("the identity of a run", () => {
     ["the batch size", { batchSize: 8 }, "batchSize: was 16, now 8"],
     ["the seed", { seed: 1 }, "seed: was 0, now 1"],
     ["the learning rate", { optimizer: { learningRate: 0.06 } }, "optimizer.learningRate: was 0.05, now 0.06"],
+    ["the optimizer", { optimizer: { type: "adamw" } }, 'optimizer.type: was "sgd", now "adamw"'],
+    ["gradient clipping", { maxGradientNorm: 1 }, "maxGradientNorm: was not given, now 1"],
+    ["how running statistics are estimated", { preciseBatchNorm: false }, "preciseBatchNorm: was true, now not given"],
+    ["a warm-up", { schedule: { type: "constant", warmup: 0.5 } }, "schedule.warmup: was not given, now 0.5"],
     ["the schedule", { schedule: "cosine" }, 'schedule.type: was "constant", now "cosine"'],
     ["flips", { augment: { padding: 0, flip: true } }, "augment.flip: was false, now true"],
     ["random crops", { augment: { padding: 0, flip: false, resizedCrop: 0.5 } }, "augment.resizedCrop: was not given, now 0.5"],
@@ -47,6 +52,7 @@ describe("the identity of a run", () => {
     ["the folder", { outDir: "elsewhere" }],
     ["how often it is validated, verified and kept", { validateEvery: 1, verifyEvery: 2, outDir: "x", checkpointEvery: 2 }],
     ["the live page", { ui: true }],
+    ["what is the default anyway", { preciseBatchNorm: true, scaleLearningRate: true }],
     ["stored activations, where streams are exact", { activations: "stored" }],
   ];
   for (const [what, overrides] of same)

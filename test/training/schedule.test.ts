@@ -33,6 +33,45 @@ describe("schedules", () => {
     for (let step = 1; step < 100; step++) expect(values[step]).to.be.lessThan(values[step - 1]!);
   });
 
+  it("rise linearly with a warm-up, over what they are", () => {
+    expect(rates({ type: "constant", warmup: 0.5 }, 8)).to.deep.equal([0.25, 0.5, 0.75, 1, 1, 1, 1, 1]);
+    const step = { type: "step", milestones: [0.5], gamma: 0.5 } as const;
+    expect(rates({ ...step, warmup: 0.25 }, 8)).to.deep.equal([0.5, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]);
+    const [cosine, warm] = [rates({ type: "cosine" }, 100), rates({ type: "cosine", warmup: 0.1 }, 100)];
+    expect(warm.slice(9)).to.deep.equal(cosine.slice(9));
+    expect(warm[4]).to.equal(cosine[4]! / 2);
+    // Shorter than a step, and none at all.
+    expect(rates({ type: "constant", warmup: 0.1 }, 3)).to.deep.equal([1, 1, 1]);
+    expect(rates({ type: "constant", warmup: 0 }, 3)).to.deep.equal([1, 1, 1]);
+  });
+
+  it("go up and down in one cycle", () => {
+    const values = rates({ type: "one-cycle", peak: 0.25, divFactor: 20, finalDivFactor: 100 }, 1000);
+    expect(values[0]).to.be.closeTo(1 / 20, 1e-12);
+    expect(values[125]).to.be.closeTo((1 + 1 / 20) / 2, 1e-12);
+    expect(values[250]).to.equal(1);
+    expect(values[625]).to.be.closeTo((1 + 1 / 2000) / 2, 1e-12);
+    expect(values[999]).to.be.closeTo(1 / 2000, 1e-5);
+    for (let step = 1; step < 1000; step++) expect(Math.sign(values[step]! - values[step - 1]!)).to.equal(step <= 250 ? 1 : -1);
+    expect(rates({ type: "one-cycle", peak: 0, divFactor: 20, finalDivFactor: 1 }, 4)[0]).to.equal(1);
+    expect(rates({ type: "one-cycle", peak: 1, divFactor: 4, finalDivFactor: 1 }, 4)[0]).to.equal(0.25);
+  });
+
+  it("may be given in part: a warm-up of the recipe's, or settings beside the defaults", () => {
+    const recipe = { type: "step", milestones: [0.9], gamma: 0.5 } as const;
+    expect(resolveSchedule({ warmup: 0.1 }, "ERR_X", recipe)).to.deep.equal({ ...recipe, warmup: 0.1 });
+    expect(resolveSchedule({ type: "step", gamma: 0.5 }, "ERR_X", recipe)).to.deep.equal({
+      type: "step",
+      milestones: [0.5, 0.75],
+      gamma: 0.5,
+    });
+    expect(resolveSchedule({ type: "one-cycle", peak: 0.5 }, "ERR_X")).to.include({ peak: 0.5, divFactor: 25 });
+    expect(() => resolveSchedule({ type: "one-cycle", warmup: 0.5 }, "ERR_X")).to.throw(
+      /^schedule \(one-cycle\): unknown key 'warmup'/,
+    );
+    expect(() => resolveSchedule({ warmup: 2 }, "ERR_X")).to.throw(/^schedule\.warmup: expected a number from 0 to 1/);
+  });
+
   it("may be given by name", () => {
     expect(resolveSchedule("step", "ERR_X")).to.deep.equal({ type: "step", milestones: [0.5, 0.75], gamma: 0.1 });
     expect(resolveSchedule("cosine", "ERR_X")).to.deep.equal({ type: "cosine" });

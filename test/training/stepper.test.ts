@@ -2,7 +2,7 @@
 import { expect } from "chai";
 import type { StepResult, TrainingStep } from "../../lib/network/training-step.js";
 import type { Fed, Feed } from "../../lib/training/feed.js";
-import { resolveOptions } from "../../lib/training/options.js";
+import { resolveOptions } from "../../lib/training/settings.js";
 import { Stepper } from "../../lib/training/stepper.js";
 import { tinyOptions } from "../support/tiny.js";
 

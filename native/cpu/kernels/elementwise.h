@@ -29,14 +29,16 @@ inline void run(const SgdUpdate& op, const Memory& memory, ThreadPool& pool) {
   float *parameters = memory.at<float>(op.parameters), *momenta = memory.at<float>(op.momenta);
   const float *gradients = memory.at<const float>(op.gradients), *hyperparameters = memory.at<const float>(op.hyperparameters);
   const float learningRate = hyperparameters[0], momentum = hyperparameters[1], weightDecay = hyperparameters[2];
+  const bool nesterov = hyperparameters[3] != 0;
   NotFinite notFinite;
   forEachSlice(pool, op.elements, [&](int64_t first, int64_t last) {
     const auto update = [&](int64_t from, int64_t to, float decay) {
       bool finite = true;
       for (int64_t i = from; i < to; ++i) {
-        const float m = std::fma(momentum, momenta[i], std::fma(decay, parameters[i], gradients[i]));
+        const float gradient = std::fma(decay, parameters[i], gradients[i]);
+        const float m = std::fma(momentum, momenta[i], gradient);
         momenta[i] = m;
-        parameters[i] = std::fma(-learningRate, m, parameters[i]);
+        parameters[i] = std::fma(-learningRate, nesterov ? std::fma(momentum, m, gradient) : m, parameters[i]);
         finite &= isFinite(parameters[i]);
       }
       notFinite.note(finite);
@@ -46,6 +48,63 @@ inline void run(const SgdUpdate& op, const Memory& memory, ThreadPool& pool) {
     update(decayed, last, 0.0f);
   });
   notFinite.write(memory, op.notFinite);
+}
+
+inline void run(const AdamwUpdate& op, const Memory& memory, ThreadPool& pool) {
+  float *parameters = memory.at<float>(op.parameters), *mean = memory.at<float>(op.mean), *square = memory.at<float>(op.square);
+  const float *gradients = memory.at<const float>(op.gradients), *h = memory.at<const float>(op.hyperparameters);
+  const float shrink = h[0], stepSize = h[1], beta1 = h[2], rest1 = h[3], beta2 = h[4], rest2 = h[5], correction = h[6],
+              epsilon = h[7];
+  NotFinite notFinite;
+  forEachSlice(pool, op.elements, [&](int64_t first, int64_t last) {
+    // Square root and division are rounded correctly, so they too have the same bits everywhere.
+    const auto update = [&](int64_t from, int64_t to, float decay) {
+      bool finite = true;
+      for (int64_t i = from; i < to; ++i) {
+        const float g = gradients[i];
+        const float m = std::fma(rest1, g, beta1 * mean[i]), s = std::fma(rest2 * g, g, beta2 * square[i]);
+        mean[i] = m;
+        square[i] = s;
+        const float kept = std::fma(-decay, parameters[i], parameters[i]);
+        parameters[i] = std::fma(-stepSize, m / (std::sqrt(s) / correction + epsilon), kept);
+        finite &= isFinite(parameters[i]);
+      }
+      notFinite.note(finite);
+    };
+    const int64_t decayed = std::clamp(op.decayed, first, last);
+    update(first, decayed, shrink);
+    update(decayed, last, 0.0f);
+  });
+  notFinite.write(memory, op.notFinite);
+}
+
+struct ClipGradientNormLayout {
+  double* sums;  // [slices]
+  ClipGradientNormLayout(const ClipGradientNorm& op, int, Carver& carver)
+      : sums(carver.take<double>(static_cast<size_t>(slices(op.elements)))) {}
+};
+
+inline void run(const ClipGradientNorm& op, const Memory& memory, ThreadPool& pool, ClipGradientNormLayout& at) {
+  float* gradients = memory.at<float>(op.gradients);
+  forEachSlice(pool, op.elements, [&](int64_t first, int64_t last) {
+    // In float64, where squares neither overflow nor vanish, and in an order that leaves the compiler its vectors.
+    constexpr int kSums = 16;
+    double sums[kSums] = {};
+    for (int64_t i = first; i < last; i += kSums)
+      for (int lane = 0; lane < std::min<int64_t>(kSums, last - i); ++lane)
+        sums[lane] = std::fma(static_cast<double>(gradients[i + lane]), static_cast<double>(gradients[i + lane]), sums[lane]);
+    double sum = 0;
+    for (const double lane : sums) sum += lane;
+    at.sums[first / kSlice] = sum;
+  });
+  double sum = 0;
+  for (int i = 0; i < slices(op.elements); ++i) sum += at.sums[i];
+  const double norm = std::sqrt(sum);
+  const auto factor = static_cast<float>(op.factor(op.maxNorm, norm));
+  forEachSlice(pool, op.elements, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) gradients[i] *= factor;
+  });
+  *memory.at<float>(op.norm) = static_cast<float>(norm);
 }
 
 inline void run(const Copy& op, const Memory& memory, ThreadPool& pool) {

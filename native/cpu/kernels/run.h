@@ -34,6 +34,7 @@ REVNET_LAYOUT(GlobalAveragePoolForward)
 REVNET_LAYOUT(GlobalAveragePoolBackward)
 REVNET_LAYOUT(SoftmaxCrossEntropy)
 REVNET_LAYOUT(MaximumDifference)
+REVNET_LAYOUT(ClipGradientNorm)
 #undef REVNET_LAYOUT
 
 // Residual functions carve for themselves, one after the other in the same workspace.
