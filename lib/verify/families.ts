@@ -221,26 +221,28 @@ const generators: { [F in Family]: Generator<F> } = {
 
   update(problem, { elements }, stream) {
     const operands = {
+      elements,
+      decayed: Math.floor((2 * elements) / 3),
       parameters: problem.normal("parameters", "real", elements),
       gradients: problem.normal("gradients", "real", elements),
-      momenta: problem.normal("momenta", "real", elements),
-      hyperparameters: problem.input("hyperparameters", "real", Float64Array.of(0.125, 0.875, 0.25, 0)),
       notFinite: problem.input("notFinite", "index", Int32Array.of(0)),
     };
-    const nesterov = problem.input("nesterov", "real", Float64Array.of(0.125, 0.875, 0.25, 1));
-    const moments = {
-      mean: problem.normal("mean", "real", elements),
-      square: problem.input("square", "real", positive(problem, elements)),
-    };
-    const adamw = problem.input("adamw", "real", Float64Array.of(0.03125, 0.25, 0.875, 0.125, 0.75, 0.25, 0.5, 2 ** -10));
-    const decayed = Math.floor((2 * elements) / 3);
+    const { gradients } = operands;
+    const momenta = problem.normal("momenta", "real", elements);
+    const mean = problem.normal("mean", "real", elements);
+    const square = problem.input("square", "real", positive(problem, elements));
+    const hyperparameters = (name: string, ...values: number[]) => problem.input(name, "real", Float64Array.from(values));
     const a = problem.normal("a", stream, elements);
     const b = problem.normal("b", stream, elements);
     problem.forward.push(
-      { op: "sgdUpdate", elements, decayed, ...operands },
-      { op: "sgdUpdate", elements, decayed, ...operands, hyperparameters: nesterov },
-      { op: "adamwUpdate", elements, decayed, ...operands, ...moments, hyperparameters: adamw },
-      { op: "clipGradientNorm", elements, maxNorm: 0.5, gradients: operands.gradients, norm: problem.output("norm", 1) },
+      { op: "sgdUpdate", ...operands, momenta, hyperparameters: hyperparameters("sgd", 0.125, 0.875, 0.25, 0) },
+      { op: "sgdUpdate", ...operands, momenta, hyperparameters: hyperparameters("nesterov", 0.125, 0.875, 0.25, 1) },
+      {
+        op: "adamwUpdate",
+        ...{ ...operands, mean, square },
+        hyperparameters: hyperparameters("adamw", 0.03125, 0.25, 0.875, 0.125, 0.75, 0.25, 0.5, 2 ** -10),
+      },
+      { op: "clipGradientNorm", elements, maxNorm: 0.5, gradients, norm: problem.output("norm", 1) },
       { op: "copy", elements, x: a, y: problem.output("copy", elements, stream) },
       { op: "maximumDifference", elements, a, b, y: problem.output("difference", 1) },
     );
