@@ -7,12 +7,12 @@ import { Device, initialValues, tensorsOf } from "../../lib/verify/device.js";
 import { draw, familiesOf, relativeError, roundingOf } from "../../lib/verify/expectation.js";
 import { type Case, generate, title } from "../../lib/verify/families.js";
 import { Problem } from "../../lib/verify/problem.js";
-import { cases, largeCases } from "./cases.js";
+import { cases, largeCases, updateCases } from "./cases.js";
 
 const bytes = ({ buffer, byteOffset, byteLength }: Values): Buffer => Buffer.from(buffer, byteOffset, byteLength);
 const sameBits = (a: Values, b: Values): boolean => bytes(a).equals(bytes(b));
 
-function backendSuite(options: Omit<DeviceOptions, "threads">, tested: readonly Case[] = cases): void {
+function backendSuite(options: Omit<DeviceOptions, "threads">, tested: readonly Case[] = [...cases, ...updateCases]): void {
   const precision = options.precision ?? "float32";
   let reference: Device;
   let device: Device;
@@ -182,7 +182,7 @@ describe("the cuda backend", () => {
       const families = familiesOf(precision);
       return [...cases.filter(({ family }) => families.includes(family)).filter((_, i) => (i >> 1) % 2 === odd), ...largeCases];
     };
-    const tested = { float32: [...cases, ...largeCases], tf32: half("tf32", 0), bfloat16: half("bfloat16", 1) };
+    const tested = { float32: [...cases, ...updateCases, ...largeCases], tf32: half("tf32", 0), bfloat16: half("bfloat16", 1) };
     for (const precision of ["float32", "tf32", "bfloat16"] as const)
       describe(precision, () => backendSuite({ device: "cuda", precision }, tested[precision]));
   } else describe.skip(`cuda (${gpu?.description ?? "this build has none"})`, () => it("is skipped", () => {}));

@@ -121,4 +121,12 @@ export const cases: Case[] = [
   ...both("reversible", reversibles),
 ].map((parameters, i) => ({ ...parameters, seed: 1000 + i }) as Case);
 
+/** Optimizers and other flat passes, which have no derivative: more than a vector, a slice of the CPU and a block takes, and less. */
+export const updateCases: Case[] = [1, 3, 1003, 40_001].map((elements, i) => ({
+  family: "update",
+  elements,
+  stream: pick(streams, i),
+  seed: 1600 + i,
+}));
+
 export const largeCases: Case[] = largeConvolutions.map((parameters, i) => ({ ...parameters, seed: 1500 + i }) as Case);
