@@ -7,6 +7,7 @@ import { resolveModel } from "../network/models.js";
 import { MAX_BATCH } from "../network/recipe.js";
 import { ACTIVATIONS, type Streams } from "../network/recorder.js";
 import type { NetworkSpec } from "../network/spec.js";
+import { OPTIMIZER_NAMES, type OptimizerName } from "../optimizers/index.js";
 import { defineCommand, JSON_FLAG, UsageError } from "./command.js";
 import { deviceOptions, TRAINING_DEVICE_FLAGS } from "./flags.js";
 import { bytes, print, printJson, stackedBars, table } from "./output.js";
@@ -30,12 +31,17 @@ export const memory = defineCommand({
     classes: { type: "integer", help: "number of classes (default: the data set's, or the model's)" },
     budget: { type: "string", value: "BYTES", help: "find the largest batch that fits, such as 8GiB or 500MB" },
     verify: { type: "boolean", help: "with what train --verify-every takes" },
+    optimizer: {
+      type: "string",
+      value: "NAME",
+      help: `${OPTIMIZER_NAMES.join(", ")}: how much it keeps for each parameter (default sgd)`,
+    },
     streams: { type: "string", value: "KIND", help: "fixed (default) or float32" },
     ...TRAINING_DEVICE_FLAGS,
     ...JSON_FLAG,
   },
   async run(values, [model]) {
-    const { data, trainCount, device, threads, precision, streamGradients, streams, verify, json } = values;
+    const { data, trainCount, device, threads, precision, streamGradients, streams, optimizer, verify, json } = values;
     if (data === undefined && trainCount !== undefined) throw new UsageError("--train-count needs --data");
     const shape = data === undefined ? undefined : trainingShape(data, trainCount);
     const classes = values.classes ?? shape?.classes;
@@ -44,7 +50,13 @@ export const memory = defineCommand({
     const batchSize = values.batchSize ?? spec.recipe?.batchSize ?? 100;
     // memoryPlan checks the values.
     const on = deviceOptions({ device, threads, precision, streamGradients });
-    const options: Options = { ...on, streams: streams as Streams | undefined, verify, images: shape?.images };
+    const options: Options = {
+      ...on,
+      streams: streams as Streams | undefined,
+      optimizer: optimizer as OptimizerName | undefined,
+      verify,
+      images: shape?.images,
+    };
     const plan = (activations: (typeof ACTIVATIONS)[number]) => memoryPlan(spec, { ...options, batchSize, activations });
     const plans = { reversible: plan("reversible"), stored: plan("stored") };
     const largest =

@@ -21,7 +21,7 @@ const SCALE = 1 / 255;
 const READING = "training was aborted while it read the data";
 
 /**
- * Trains a network by SGD with momentum. The run begins at once; `await` it for the trained network, its history and the
+ * Trains a network, by default as its recipe says. The run begins at once; `await` it for the trained network, its history and the
  * summary, and iterate over it for events (see TrainingRun).
  *
  * The run fails with a RevNetError: ERR_INVALID_ARGUMENT, ERR_INVALID_SPEC, ERR_UNKNOWN_MODEL (options), ERR_INVALID_DATA (data

@@ -100,6 +100,14 @@ describe("commands", () => {
       expect(result).to.not.have.property("budget");
     });
 
+    it("counts what the optimizer keeps for each parameter", async () => {
+      const optimizer = async (name: string) => {
+        const { stdout } = await runCommand(memory, at("revnet.json"), "--optimizer", name, "--json");
+        return JSON.parse(stdout).reversible.optimizer as number;
+      };
+      expect(await optimizer("adamw")).to.equal(2 * (await optimizer("sgd")));
+    });
+
     it("finds the largest batch for a budget, in whatever unit", async () => {
       const largest = async (budget: string) => {
         const { budget: found } = JSON.parse(
