@@ -15,6 +15,7 @@ import {
   type BatchRequest,
   isStreamed,
   meanImage,
+  meanOf,
   type Split,
   type StreamedSplit,
 } from "./dataset.js";
@@ -200,8 +201,7 @@ class SourceSplit implements StreamedSplit {
       count += 1;
     }
     if (count === 0) throw invalid(`${reading.where}: no images`);
-    const mean = Float32Array.from(sum, (total) => total / count);
-    return new SourceSplit(source, reading, count, hash.digest("hex"), mean);
+    return new SourceSplit(source, reading, count, hash.digest("hex"), meanOf(sum, count));
   }
 
   async *batches({ batchSize, steps: [first, end], stepsPerEpoch }: BatchRequest): AsyncIterableIterator<Batch> {

@@ -96,7 +96,7 @@ export class HostParameters {
   set(input: ParameterInput): void {
     this.#requireFresh();
     const { entries } = this.#buffers.layout;
-    const given: [ParameterEntry, ArrayLike<number>][] = [];
+    const given: [ParameterEntry, RealArray | readonly number[]][] = [];
     if (input === null || typeof input !== "object")
       throw new RevNetError(CODE, `parameters: expected a Map or an object, got ${describe(input)}`);
     for (const [name, tensor] of types.isMap(input) ? (input as ReadonlyMap<string, unknown>) : Object.entries(input)) {
@@ -196,23 +196,26 @@ export class HostParameters {
     ++this.#trained;
   }
 
-  /** Fetches the device's parameters, if they are newer. */
+  /** Brings `tensors` up to date, without keeping the event loop for long: the device's, where they are newer or have yet to be drawn. */
   async pull(): Promise<void> {
-    const trained = this.#trained;
-    if (trained === this.#fetched) return;
-    const changes = this.#changes;
-    const { layout, ...buffers } = this.#buffers;
-    const [parameters, running] = await Promise.all([
-      this.#transfers.read(buffers.parameters, layout.elements),
-      this.#transfers.read(buffers.running, layout.runningElements),
-    ]);
-    const values = { parameters, running };
+    const [trained, changes] = [this.#trained, this.#changes];
+    const isFresh = trained === this.#fetched;
+    if (isFresh && this.#tensors) return;
+    const values = (isFresh && this.#values) || (await this.#fetch());
+    // Unless they were set meanwhile.
+    if (this.#changes !== changes) return;
+    if (this.#values !== values) this.#tensors = undefined;
     this.#values = values;
-    this.#tensors = undefined;
     this.#fetched = trained;
     const tensors = await this.#unpack([...this.#buffers.layout.entries.values()], values);
     // Unless they were set or fetched again meanwhile.
     if (this.#values === values && this.#changes === changes) this.#tensors = tensors;
+  }
+
+  async #fetch(): Promise<FlatValues> {
+    const { parameters, running } = this.#buffers;
+    const [, ...values] = await Promise.all([this.inOrder(async () => {}), this.read(parameters), this.read(running)]);
+    return { parameters: values[0], running: values[1] };
   }
 
   /** The device's values of a flat buffer of reals. */
@@ -272,8 +275,9 @@ export class HostParameters {
     return hash.digest("hex");
   }
 
-  /** sha256 without keeping the event loop for long. */
+  /** sha256 without keeping the event loop for long; of the device's, where they are newer. */
   async digest(): Promise<string> {
+    await this.pull();
     const hash = createHash("sha256");
     const pacer = new Pacer();
     for (const [name, tensor] of this.#inOrderOfNames()) {
@@ -317,7 +321,7 @@ function hashTensor(hash: Hash, name: string, { data }: ParameterTensor): void {
   hash.update(name).update(new Uint8Array(buffer, byteOffset, byteLength));
 }
 
-function checkTensor(entry: ParameterEntry, tensor: unknown): ArrayLike<number> {
+function checkTensor(entry: ParameterEntry, tensor: unknown): RealArray | readonly number[] {
   const { name, shape, elements } = entry;
   if (tensor === null || typeof tensor !== "object")
     throw new RevNetError(CODE, `parameter '${name}': expected { shape, data }, got ${describe(tensor)}`);

@@ -46,7 +46,7 @@ export function checkPreprocessing(spec: NetworkSpec, value: unknown, code = COD
     );
   if (typeof scale !== "number" || !Number.isFinite(scale) || scale === 0)
     throw new RevNetError(code, `preprocessing: scale: expected a finite number other than 0, got ${describe(scale)}`);
-  return { mean: Float32Array.from(mean as ArrayLike<number>), scale };
+  return { mean: new Float32Array(mean as ArrayLike<number>), scale };
 }
 
 function isFiniteList(values: readonly unknown[] | RealArray): boolean {

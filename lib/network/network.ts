@@ -2,6 +2,7 @@
  * A network on a device: its parameters, and what can be done with them. Work runs on a thread of the network's own, in
  * the order of the calls; several may be under way at once.
  */
+import { setImmediate } from "node:timers/promises";
 import type { MemoryReport } from "../../binding.js";
 import type { AnyDataset, AnySplit } from "../data/dataset.js";
 import { RevNetError } from "../errors.js";
@@ -66,8 +67,11 @@ export async function loadNetwork(
   // Before anything is allocated: the file may say what it likes of the network's size.
   const wrong = new ParameterLayout(buildTopology(model.spec)).mismatch(model.tensors);
   if (wrong) throw new RevNetError("ERR_INVALID_FILE", `'${file}' does not fit ${model.spec.name}: ${wrong}`);
+  // Making a network of tens of millions of weights takes a turn of the event loop of its own.
+  await setImmediate();
   const network = new Network(model.spec, rest);
   try {
+    await setImmediate();
     await network.replaceParameters(model.tensors);
     network.preprocessing = preprocessing ?? model.preprocessing ?? network.preprocessing;
     if (preprocessing === undefined && model.preprocessing === undefined)

@@ -126,6 +126,6 @@ class Builder {
 
   private parameter(name: string): string {
     const { shape, data } = this.tensors.get(name)!;
-    return this.graph.constant(name, shape, types.isFloat32Array(data) ? data : Float32Array.from(data));
+    return this.graph.constant(name, shape, types.isFloat32Array(data) ? data : new Float32Array(data));
   }
 }

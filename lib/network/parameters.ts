@@ -186,8 +186,8 @@ export function unpack(entry: ParameterEntry, flat: RealArray): RealArray {
   const data = types.isFloat64Array(flat) ? new Float64Array(entry.elements) : new Float32Array(entry.elements);
   if (entry.kind === "convolution") {
     const { offset } = entry.segments[0]!;
-    forEachWeight(entry.shape, (outside, device) => {
-      data[outside] = flat[offset + device]!;
+    forEachRun(entry.shape, (outside, step, device, count) => {
+      for (let i = 0; i < count; ++i) data[outside + i * step] = flat[offset + device + i]!;
     });
     return data;
   }
@@ -200,22 +200,32 @@ export function unpack(entry: ParameterEntry, flat: RealArray): RealArray {
 }
 
 /** Copies `data`, in the layout that `unpack` gives, into a flat buffer. */
-export function pack(entry: ParameterEntry, data: ArrayLike<number>, flat: RealArray): void {
+export function pack(entry: ParameterEntry, data: RealArray | readonly number[], flat: RealArray): void {
   if (entry.kind === "convolution") {
     const { offset } = entry.segments[0]!;
-    forEachWeight(entry.shape, (outside, device) => {
-      flat[offset + device] = data[outside]!;
+    forEachRun(entry.shape, (outside, step, device, count) => {
+      for (let i = 0; i < count; ++i) flat[offset + device + i] = data[outside + i * step]!;
     });
     return;
   }
   let at = 0;
-  for (const { offset, elements } of entry.segments) for (let i = 0; i < elements; ++i) flat[offset + i] = data[at++]!;
+  for (const { offset, elements } of entry.segments) {
+    flat.set(elements === data.length ? data : data.slice(at, at + elements), offset);
+    at += elements;
+  }
 }
 
-/** Pairs the index of each weight in [out][in][kh][kw] with that in [kh][kw][in][out]. */
-function forEachWeight(shape: readonly number[], visit: (outside: number, device: number) => void): void {
+/** So few that the lines of cache that they are read from, or written to, are all still there for the next input channel. */
+const RUN = 16;
+
+/**
+ * Pairs runs of output channels, at `outside`, `outside + step`, ... of [out][in][kh][kw], with where they lie side by side in
+ * [kh][kw][in][out]. A tensor has millions of weights, and the event loop waits.
+ */
+function forEachRun(shape: readonly number[], visit: (outside: number, step: number, device: number, count: number) => void): void {
   const [k, c, kh, kw] = shape as [number, number, number, number];
-  let outside = 0;
-  for (let o = 0; o < k; ++o)
-    for (let i = 0; i < c; ++i) for (let tap = 0; tap < kh * kw; ++tap) visit(outside++, (tap * c + i) * k + o);
+  const taps = kh * kw;
+  for (let o = 0; o < k; o += RUN)
+    for (let i = 0; i < c; ++i)
+      for (let tap = 0; tap < taps; ++tap) visit((o * c + i) * taps + tap, c * taps, (tap * c + i) * k + o, Math.min(RUN, k - o));
 }

@@ -80,9 +80,10 @@ async function trainOn(dataset: AnyDataset, settings: Settings, send: Send): Pro
   const mean = "mean" in dataset ? dataset.mean(onProgress) : meanImage((dataset as Dataset).train);
   const image = await unlessAborted(mean, settings.signal, READING);
   const { device, seed, threads, streams, precision, streamGradients } = settings;
+  // Making a deep network takes a turn of the event loop of its own, and what comes next as long again.
+  await setImmediate();
   const network = createNetwork(spec, { device, seed, threads, streams, precision, streamGradients });
   try {
-    // What comes next takes as long again for a deep network: the event loop gets its turn between them.
     await setImmediate();
     network.preprocessing = { mean: image, scale: SCALE };
     network.classNames = dataset.classes;

@@ -116,6 +116,35 @@ onEveryDevice("a network's initial values", ({ options }) => {
     silent.dispose();
   });
 
+  it("are drawn on its thread for who saves, exports or digests them, unless they are set meanwhile", async () => {
+    const asked = createNetwork(spec, { ...options, seed: 5 });
+    const sha256 = asked.weightsSha256();
+    const folder = mkdtempSync(path.join(tmpdir(), "revnet-initial-"));
+    const { initialValues } = native;
+    const fresh = () => createNetwork(spec, { ...options, seed: 5 });
+    const [saved, exported, digested, set] = [fresh(), fresh(), fresh(), fresh()];
+    try {
+      Object.assign(native, {
+        initialValues: () => {
+          throw new Error("initial values are drawn on the JavaScript thread");
+        },
+      });
+      await saved.save(path.join(folder, "model.safetensors"));
+      await exported.exportOnnx(path.join(folder, "model.onnx"));
+      expect([await digested.digest(), exported.weightsSha256(), saved.weightsSha256()]).to.deep.equal([sha256, sha256, sha256]);
+      const pulling = set.refreshParameters();
+      Object.assign(native, { initialValues });
+      const bias = new Float32Array(spec.classes).fill(2);
+      set.setParameters({ "head.fc.bias": { shape: [spec.classes], data: bias } });
+      await pulling;
+      expect(Float32Array.from(set.parameters.get("head.fc.bias")!.data)).to.deep.equal(bias);
+    } finally {
+      Object.assign(native, { initialValues });
+      rmSync(folder, { recursive: true });
+    }
+    for (const network of [asked, saved, exported, digested, set]) network.dispose();
+  });
+
   it("remain where some parameters are set, and are not drawn where a file gives all", async () => {
     const bias = new Map([["head.fc.bias", { shape: [spec.classes], data: new Float32Array(spec.classes).fill(2) }]]);
     const partly = createNetwork(spec, { ...options, seed: 5 });
