@@ -65,7 +65,7 @@ export class Progress {
         );
         break;
       case "validation":
-        this.#line(`step ${event.step}: test loss ${event.loss.toFixed(4)}, test error ${percent(event.error)}`);
+        this.#line(`step ${event.step}: ${event.split} loss ${event.loss.toFixed(4)}, error ${percent(event.error)}`);
         break;
       case "verification":
         this.#line(

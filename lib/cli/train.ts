@@ -83,6 +83,7 @@ function printSummary(
       ? ` (stored: ${bytes(stored)}, ${(stored / activations).toFixed(1)} times as much)`
       : "";
   const lines = [
+    ...(summary.validationError === null ? [] : [`validation error    ${percent(summary.validationError)}`]),
     `test error          ${percent(summary.testError ?? Number.NaN)}`,
     `step                ${summary.stepMilliseconds.median.toFixed(1)} ms (${throughput(summary.imagesPerSecond)})`,
     `activation memory   ${bytes(activations)}${ratio}`,

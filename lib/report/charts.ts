@@ -80,7 +80,7 @@ export function stepCharts(runs: readonly RunFiles[], names: readonly string[]):
     const both = (values: Column, tested: Column): Series[] => [
       ...(alone ? [{ label: size > 1 ? "each point" : "each step", color: training, style: "faint" as const, x, y: values }] : []),
       { label: label("training"), color: training, style: "line", x, y: smooth(values) },
-      { label: label("test"), color: test, style: "dots", x: validated, y: tested },
+      { label: label(run.validations[0]?.split ?? "test"), color: test, style: "dots", x: validated, y: tested },
     ];
     const one = (what: string, y: Column): Series => ({ label: alone ? what : names[i]!, color: training, style: "line", x, y });
     return {

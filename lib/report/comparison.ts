@@ -36,6 +36,7 @@ const COMPARED: [string, (run: RunFiles) => string | Html | undefined][] = [
   ["steps", ({ summary: s }) => s && whole(s.steps)],
   ["parameters", ({ summary: s }) => s && whole(s.parameters)],
   ["training loss", ({ summary: s }) => s && figure(s.trainLoss)],
+  ["validation error", ({ summary: s }) => s && percentage(s.validationError ?? null)],
   ["test loss", ({ summary: s }) => s && figure(s.testLoss)],
   ["test error", ({ summary: s }) => s && percentage(s.testError)],
   ["throughput", ({ summary: s }) => s && throughput(s.imagesPerSecond)],

@@ -146,7 +146,11 @@ export class LiveRun {
     const tiles: Tile[] = [
       ["step", `${whole(done)} of ${whole(config.steps)}`, `${percent(done / config.steps)}${eta}`],
       ["training loss", figure(finite(mean((row) => row.loss))), `error ${percentage(finite(mean((row) => row.error)))}`],
-      ["test error", percentage(test?.error ?? null), test ? `loss ${figure(test.loss)}, step ${whole(test.step)}` : "none yet"],
+      [
+        `${test?.split ?? "test"} error`,
+        percentage(test?.error ?? null),
+        test ? `loss ${figure(test.loss)}, step ${whole(test.step)}` : "none yet",
+      ],
       [
         "throughput",
         recent.length > 0 ? throughput((1000 * config.batchSize) / milliseconds) : "–",

@@ -17,6 +17,8 @@ export interface StepRow {
 }
 export interface ValidationRow {
   step: number;
+  /** Absent in files of earlier builds, which do not say which. */
+  split?: string | undefined;
   loss: number | null;
   error: number;
 }
@@ -41,6 +43,9 @@ export interface SummaryRow {
   trainLoss: number | null;
   testLoss: number | null;
   testError: number | null;
+  /** Null, or absent in files of earlier builds, without a validation split. */
+  validationLoss: number | null | undefined;
+  validationError: number | null | undefined;
   stepMilliseconds: { median: number };
   imagesPerSecond: number;
   memory: MemoryReport;
@@ -93,7 +98,7 @@ const stepRow = record<StepRow>({
   learningRate: number,
   milliseconds: number,
 });
-const validationRow = record<ValidationRow>({ step: count, loss: nullable(number), error: number });
+const validationRow = record<ValidationRow>({ step: count, split: optional(text), loss: nullable(number), error: number });
 const blockErrors = list(record({ stage: count, block: count, error: nullable(number) }));
 const verificationRow = record<VerificationRow>({
   step: count,
@@ -121,6 +126,8 @@ const summary = record<SummaryRow>({
   trainLoss: nullable(number),
   testLoss: nullable(number),
   testError: nullable(number),
+  validationLoss: optional(nullable(number)),
+  validationError: optional(nullable(number)),
   stepMilliseconds: record({ median: number }),
   imagesPerSecond: number,
   memory: memoryReport,

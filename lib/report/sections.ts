@@ -53,6 +53,9 @@ export function tiles({ config, summary, analysis, settings, brokenImages }: Run
   const { exact } = summary.reconstruction;
   return tileList([
     ["test error", percentage(summary.testError), `loss ${figure(summary.testLoss)}`],
+    ...(typeof summary.validationError === "number"
+      ? [["validation error", percentage(summary.validationError), `loss ${figure(summary.validationLoss ?? null)}`] as Tile]
+      : []),
     ["training loss", figure(summary.trainLoss), "mean of the last epoch"],
     ["throughput", throughput(summary.imagesPerSecond), `${summary.stepMilliseconds.median.toFixed(1)} ms a step`],
     [

@@ -19,7 +19,9 @@ function events({ steps, validations, config }: RunFiles, now: number): ScalarEv
     const test = tested.get(step);
     const imagesPerSecond = milliseconds > 0 ? (1000 * config.batchSize) / milliseconds : null;
     const training = { "loss/train": loss, "error/train": error, learning_rate: learningRate, images_per_second: imagesPerSecond };
-    return { wallTime, step, scalars: without({ ...training, ...(test && { "loss/test": test.loss, "error/test": test.error }) }) };
+    const split = test?.split ?? "test";
+    const scalars = without({ ...training, ...(test && { [`loss/${split}`]: test.loss, [`error/${split}`]: test.error }) });
+    return { wallTime, step, scalars };
   });
 }
 

@@ -74,6 +74,8 @@ export interface ValidationEvent {
   type: "validation";
   step: number;
   epoch: number;
+  /** Which images: those of the validation split where there is one. */
+  split: "validation" | "test";
   loss: number;
   error: number;
   /** Null where there are at most five classes. */

@@ -17,6 +17,7 @@ const FIELDS: Readonly<Record<MetricsRecord["type"], readonly string[]>> = {
   verification: ["step", "epoch", "maxError", "cosine", "milliseconds"],
   epoch: ["step", "epoch", "loss", "error", "milliseconds"],
 };
+const VALIDATED: readonly unknown[] = ["validation", "test"];
 const BLOCK_FIELDS = ["stage", "block", "error"];
 
 /**
@@ -168,6 +169,8 @@ function parseRecord(line: string): MetricsRecord | undefined {
   if (typeof type !== "string" || !Object.hasOwn(FIELDS, type)) return undefined;
   if (!readNumbers(record, FIELDS[type as MetricsRecord["type"]])) return undefined;
   if (type === "brokenImage" && (typeof record.file !== "string" || typeof record.reason !== "string")) return undefined;
+  // Files of earlier builds do not say which.
+  if (type === "validation" && !VALIDATED.includes((record.split ??= "test"))) return undefined;
   if (type === "verification" && !(Array.isArray(blocks) && blocks.every((block) => readNumbers(block, BLOCK_FIELDS))))
     return undefined;
   return record as unknown as MetricsRecord;

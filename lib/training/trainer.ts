@@ -295,6 +295,7 @@ export class Trainer {
       type: "validation",
       step,
       epoch: this.#epoch,
+      split: apart ? "validation" : "test",
       loss,
       error,
       top5Error,

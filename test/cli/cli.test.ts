@@ -211,7 +211,7 @@ describe("the command line", function () {
     const { status, stdout, stderr } = await revnet(...train("--steps", "2", "--json"));
     expect(status).to.equal(0);
     expect(JSON.parse(stdout)).to.include({ steps: 2, kind: "revnet" });
-    expect(stderr).to.include("test error");
+    expect(stderr).to.include("test loss");
   });
 
   it("gives the same weights with stored activations, and with 2 threads", async () => {

@@ -330,6 +330,12 @@ describe("commands", () => {
         .and.match(/step 4: test loss/);
     });
 
+    it("says which images it was validated on", async () => {
+      const { stdout } = await run("--steps", "2", "--validation-share", "0.5");
+      expect(stdout).to.match(/^step 2: validation loss [\d.]+, error [\d.]+ %$/m);
+      expect(stdout).to.match(/^validation error +[\d.]+ %\ntest error +[\d.]+ %$/m);
+    });
+
     it("says for people how it went, and compares memory where nothing else is stored", async () => {
       const { stdout } = await run("--steps", "2");
       for (const line of [

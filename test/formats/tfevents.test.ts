@@ -1,12 +1,12 @@
 /** Event files, read back by a decoder that shares no code with the writer. */
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { appendFile, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect } from "chai";
 import { encodeEvent, fileHeader } from "../../lib/formats/tfevents.js";
 import { readRun } from "../../lib/report/run-files.js";
 import { writeEvents } from "../../lib/report/tensorboard.js";
-import { writeRun } from "../report/fixtures.js";
+import { validationLine, writeRun } from "../report/fixtures.js";
 
 /** CRC-32C bit by bit, as its definition says. */
 function crc32c(bytes: Uint8Array): bigint {
@@ -101,6 +101,13 @@ describe("event files", () => {
       expect(Object.keys(events[0]!.scalars)).to.deep.equal(["loss/train", "error/train", "learning_rate", "images_per_second"]);
       expect(events[0]!.scalars).to.include({ "loss/train": Math.fround(1.999), "error/train": 0.5, images_per_second: 500 });
       expect(events[9]!.scalars).to.include({ "loss/test": 2.5, "error/test": 0.25 });
+      await appendFile(
+        path.join(folder, "metrics.jsonl"),
+        `${JSON.stringify({ ...JSON.parse(validationLine(20)), split: "validation" })}\n`,
+      );
+      await writeEvents(await readRun(folder));
+      const rewritten = records(await readFile(path.join(folder, "tensorboard", "events.out.tfevents.revnet"))).map(event);
+      expect(rewritten.at(-1)!.scalars).to.include({ "loss/validation": 2.5, "error/validation": 0.25 });
       expect((events[9]!.wallTime as number) - (events[8]!.wallTime as number)).to.be.closeTo(0.02, 1e-5);
       // The last step counts as done when the file is written.
       expect(events[19]!.wallTime as number)

@@ -176,6 +176,8 @@ describe("charts of steps", () => {
     expect(curve(charts, "error").y).to.deep.equal([25, 100]);
     expect(curve(charts, "error", 2)).to.deep.include({ x: [2], y: [12.5], style: "dots", label: "test" });
     expect(curve(charts, "loss", 2).y).to.deep.equal([null]);
+    const apart = stepCharts([run(rows, { validations: [{ ...validations[0]!, split: "validation" }] })], [""]);
+    expect(curve(apart, "error", 2).label).to.equal("validation");
     // Batches of 10 in 10 ms, then in 20 ms on average.
     expect(curve(charts, "throughput").y).to.deep.equal([1000, 500]);
     expect(chart(charts, "throughput").yTop).to.equal(0);

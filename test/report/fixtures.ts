@@ -74,6 +74,7 @@ export interface Fixture {
   broken?: readonly string[];
   outOfRange?: number;
   testLoss?: number;
+  validationError?: number | null;
 }
 
 /** Writes the files of a complete run. */
@@ -87,6 +88,7 @@ export async function writeRun(
     broken = [],
     outOfRange = 0,
     testLoss = 2.5,
+    validationError = null,
     kind = "revnet",
   }: Fixture = {},
 ): Promise<void> {
@@ -113,6 +115,8 @@ export async function writeRun(
     trainLoss: 1.5,
     testLoss,
     testError: 0.25,
+    validationLoss: null,
+    validationError,
     stepMilliseconds: { median: 20, p10: 19, p90: 22 },
     imagesPerSecond: 500,
     memory: bytes(5000),

@@ -283,6 +283,9 @@ describe("the live page's content", () => {
     live.take({ type: "validation", step: 20, loss: 1.5, error: 0.25 });
     live.take({ type: "validation", step: 1234, loss: 2.5, error: 0.125 });
     live.take({ type: "outOfRange", step: 20, count: 1000 });
+    const apart = liveOf();
+    apart.take({ type: "validation", step: 20, split: "validation", loss: 1.5, error: 0.25 });
+    expect(tiles(apart)).to.have.property("validation error").and.deep.equal(["25.00 %", "loss 1.5000, step 20"]);
     live.take({ type: "outOfRange", step: 21, count: 234 });
     for (const file of ["a", "b", "a"]) live.take({ type: "brokenImage", file, reason: "cut" });
     expect(tiles(live)).to.deep.equal({

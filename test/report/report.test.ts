@@ -266,7 +266,7 @@ describe("reports", function () {
   });
 
   it("compare runs: overlaid curves, a table, and whose weights are the same", async () => {
-    await writeRun(file("x", "a"), { steps: 30 });
+    await writeRun(file("x", "a"), { steps: 30, validationError: 0.125 });
     await writeRun(file("y", "a"), { steps: 20 });
     await writeRun(file("b"), { steps: 10, weightsSha256: "cd".repeat(32) });
     await rm(file("b", "summary.json"));
@@ -282,6 +282,7 @@ describe("reports", function () {
     const rows = cells(root.querySelector("table.comparison")!);
     expect(rows[0]).to.deep.equal(["", folders[0], folders[1], "b"]);
     expect(rows.find(([name]) => name === "test error")).to.deep.equal(["test error", "25.00 %", "25.00 %", "–"]);
+    expect(rows.find(([name]) => name === "validation error")).to.deep.equal(["validation error", "12.50 %", "–", "–"]);
     expect(rows.find(([name]) => name === "steps")).to.deep.equal(["steps", "30", "20", "–"]);
     expect(root.querySelector("#comparison")!.text).to.include(`The weights of ${folders[0]}, ${folders[1]} are the same`);
   });

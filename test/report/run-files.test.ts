@@ -32,7 +32,7 @@ describe("the files of a run", () => {
         .map((step) => ({ ...JSON.parse(stepLine(step)), type: undefined, epoch: undefined }))
         .map(({ type: _, epoch: __, ...row }) => row),
     );
-    expect(run.validations).to.deep.equal([{ step: 2, loss: 2.5, error: 0.25 }]);
+    expect(run.validations).to.deep.equal([{ step: 2, split: undefined, loss: 2.5, error: 0.25 }]);
     expect(run.verifications).to.deep.equal([
       { step: 1, maxError: null, cosine: 0.5, blocks: [{ stage: 0, block: 1, error: null }] },
     ]);

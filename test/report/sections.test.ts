@@ -241,6 +241,8 @@ describe("figures of a report", () => {
       "float32 streams",
     ]);
     expect(shown({}, { reconstruction: { exact: null, outOfRange: 0 } })).to.not.have.property("reconstruction");
+    expect(shown({}, { validationLoss: null, validationError: null })).to.not.have.property("validation error");
+    expect(shown({}, { validationLoss: 0.5, validationError: 0 })["validation error"]).to.deep.equal(["0.00 %", "loss 0.5000"]);
   });
 
   it("compare activations with those that would be stored, where there is something to compare", () => {

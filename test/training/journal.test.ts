@@ -20,6 +20,7 @@ const validation: MetricsRecord = {
   type: "validation",
   step: 2,
   epoch: 1,
+  split: "test",
   loss: 1,
   error: 0.5,
   top5Error: null,

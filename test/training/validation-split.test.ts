@@ -17,6 +17,7 @@ describe("a validation split", () => {
     expect(history.validations.map(({ loss }) => loss)).to.deep.equal(plain.history.validations.map(({ loss }) => loss));
     expect(summary.weightsSha256).to.equal(plain.summary.weightsSha256);
     expect([summary.validationLoss, summary.validationError]).to.deep.equal([plain.summary.testLoss, plain.summary.testError]);
+    expect([history, plain.history].map(({ validations }) => validations.at(-1)!.split)).to.deep.equal(["validation", "test"]);
     expect(summary.testLoss).to.be.greaterThan(summary.validationLoss!);
     expect(plain.summary.validationLoss).to.equal(null);
   });
