@@ -40,7 +40,7 @@ export const adamw: OptimizerKind<AdamWRecipe> = {
   update: (operands, [mean, square]) => ({ op: "adamwUpdate", ...operands, mean: mean!, square: square! }),
 };
 
-/** base ** exponent for an integer: Math.pow's last bits are the engine's choice, those of multiplications are not. */
+/** base ** exponent for an integer: the last bits of the engine's own power are its choice, those of multiplications are not. */
 function power(base: number, exponent: number): number {
   let result = 1;
   for (let square = base, left = exponent; left > 0; square *= square, left = Math.floor(left / 2))
