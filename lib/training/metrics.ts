@@ -170,7 +170,8 @@ function parseRecord(line: string): MetricsRecord | undefined {
   if (!readNumbers(record, FIELDS[type as MetricsRecord["type"]])) return undefined;
   if (type === "brokenImage" && (typeof record.file !== "string" || typeof record.reason !== "string")) return undefined;
   // Files of earlier builds do not say which.
-  if (type === "validation" && !VALIDATED.includes((record.split ??= "test"))) return undefined;
+  if (type === "validation") record.split ??= "test";
+  if (type === "validation" && !VALIDATED.includes(record.split)) return undefined;
   if (type === "verification" && !(Array.isArray(blocks) && blocks.every((block) => readNumbers(block, BLOCK_FIELDS))))
     return undefined;
   return record as unknown as MetricsRecord;
